@@ -1,0 +1,75 @@
+# Two commands from nothing: `make demo` and `make test`. Each makes its own virtual environment
+# in .venv and installs the package with the CPU build of torch; nothing outside is changed.
+#
+#   make TORCH=cuda demo            the CUDA build of torch from the package index
+#   make TORCH="torch==2.8.*" demo  any other build, handed to pip as it stands
+#   make PYTHON=python3.12 demo     another Python
+#
+# `make clean` first when a .venv with another torch or Python is there already.
+
+VENV  ?= .venv
+TORCH ?= cpu
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+# Where the CPU build is looked for when the configured package index has none.
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+
+RUN := $(VENV)/bin/python
+PIP := $(RUN) -m pip --disable-pip-version-check
+
+ifeq ($(TORCH),cpu)
+CONSTRAINTS := -c constraints-cpu.txt
+endif
+
+.PHONY: demo test test-slow lint types format clean
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/installed
+	$(RUN) -m xtec.cli demo
+
+test: $(VENV)/installed-test lint types
+	$(RUN) -m pytest -m "not slow" --cov --cov-fail-under=90 $(PYTEST_ARGS)
+
+test-slow: $(VENV)/installed-test
+	$(RUN) -m pytest -m slow $(PYTEST_ARGS)
+
+lint: $(VENV)/installed-test
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+types: $(VENV)/installed-test
+	$(RUN) -m mypy
+
+format: $(VENV)/installed-test
+	$(RUN) -m ruff check --fix .
+	$(RUN) -m ruff format .
+
+clean:
+	rm -rf $(VENV)
+
+$(VENV)/created:
+	@test -n "$(PYTHON)" || { echo "xtec needs Python 3.11 or newer and found none on PATH; install one, or name it: make PYTHON=/path/to/python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "xtec needs Python 3.11 or newer; $(PYTHON) is: $$($(PYTHON) --version 2>&1)" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { echo "$(PYTHON) cannot make a virtual environment; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	@touch $@
+
+# torch alone and first: whatever is installed after it takes it as it is.
+$(VENV)/torch: $(VENV)/created constraints-cpu.txt
+ifeq ($(TORCH),cpu)
+	$(PIP) install $(CONSTRAINTS) torch \
+	|| $(PIP) --retries 1 --timeout 15 install $(CONSTRAINTS) --extra-index-url $(TORCH_INDEX) torch \
+	|| { echo "No CPU build of torch for this Python and platform (constraints-cpu.txt). Take the package index's own: make TORCH=torch" >&2; exit 1; }
+else ifeq ($(TORCH),cuda)
+	$(PIP) install torch==2.13.0
+else
+	$(PIP) install "$(TORCH)"
+endif
+	@touch $@
+
+$(VENV)/installed: $(VENV)/torch pyproject.toml
+	$(PIP) install $(CONSTRAINTS) -e .
+	@touch $@
+
+$(VENV)/installed-test: $(VENV)/torch pyproject.toml
+	$(PIP) install $(CONSTRAINTS) -e ".[test]"
+	@touch $@ $(VENV)/installed

@@ -1,0 +1,215 @@
+"""One chunk of a cube to bytes and back: the only room that knows both the model and the stream.
+
+Pixels enter and leave as numpy arrays (time, band, y, x), streams as bytes. Importing this file
+imports no torch; coding a chunk does.
+
+Below: engine, pixels, settings, models, coding. Above: zarr_v2, zarr_v3, cube.
+"""
+
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xtec.coding import stream as container
+from xtec.coding import rans, tables
+from xtec.coding.stream import Stream
+from xtec.errors import CorruptStreamError, InputError
+from xtec.models import registry
+from xtec.models.weights import Card
+from xtec.pixels import Pixels, Prepared, prepare, restore
+from xtec.settings import Settings
+
+if TYPE_CHECKING:
+    from xtec.engine import Coded, Engine
+
+__all__ = ["Settings", "decode_chunk", "decode_chunks", "encode_chunk", "encode_chunks"]
+
+
+CHUNKS_AT_ONCE = 8
+"""Chunks of one pass through the network: bounds memory, changes no byte."""
+
+
+def encode_chunk(chunk: Pixels, settings: Settings) -> bytes:
+    """Encode one chunk; see `encode_chunks`."""
+    return encode_chunks([chunk], settings)[0]
+
+
+def decode_chunk(data: bytes, *, model: str | None = None) -> Pixels:
+    """Decode one chunk; see `decode_chunks`."""
+    return decode_chunks([data], model=model)[0]
+
+
+def encode_chunks(chunks: Sequence[Pixels], settings: Settings) -> list[bytes]:
+    """Encode chunks. What they are coded together with does not change their bytes.
+
+    Parameters
+    ----------
+    chunks : sequence of uint16 or int16, shape (time, band, y, x)
+        Digital numbers in either byte order, ``settings.bands`` along the band axis. Not modified.
+    settings : Settings
+
+    Returns
+    -------
+    list of bytes
+        One stream per chunk.
+
+    Raises
+    ------
+    InputError
+        A chunk of another type or shape.
+    ModelError, WrongModelError
+        The weights are damaged or not at hand.
+    """
+    for chunk in chunks:
+        _check(chunk, settings)
+    native = [chunk.astype(chunk.dtype.newbyteorder("="), copy=False) for chunk in chunks]
+    streams: dict[int, bytes] = {}
+    for indices in _alike((chunk.dtype.name, chunk.shape) for chunk in native):
+        streams |= zip(indices, _encode([native[i] for i in indices], settings), strict=True)
+    return [streams[i] for i in range(len(chunks))]
+
+
+def decode_chunks(streams: Sequence[bytes], *, model: str | None = None) -> list[Pixels]:
+    """Decode chunks.
+
+    Parameters
+    ----------
+    streams : sequence of bytes
+    model : str, optional
+        What the model was called where the streams were written; for messages only.
+
+    Returns
+    -------
+    list of uint16 or int16, shape (time, band, y, x)
+        C-contiguous, in native byte order.
+
+    Raises
+    ------
+    StreamError
+        Truncated, corrupt, of a newer format or of a model that is not at hand.
+    """
+    parsed = [container.parse(data) for data in streams]
+    chunks: dict[int, Pixels] = {}
+    for indices in _alike((s.model_digest, s.level, s.shape, not s.payload) for s in parsed):
+        chunks |= zip(indices, _decode([parsed[i] for i in indices], model), strict=True)
+    return [chunks[i] for i in range(len(parsed))]
+
+
+def _check(chunk: Pixels, settings: Settings) -> None:
+    if chunk.dtype.newbyteorder("=").name not in container.RANGES:
+        raise InputError(
+            f"a chunk is {chunk.dtype}; the codec takes digital numbers of type "
+            f"{' or '.join(container.RANGES)}. Pack reflectance with a scale_factor first."
+        )
+    if chunk.ndim != 4 or 0 in chunk.shape:
+        raise InputError(
+            f"a chunk has shape {chunk.shape}; it needs the four dimensions (time, band, y, x), "
+            "none of them empty."
+        )
+    if chunk.shape[1] != len(settings.bands):
+        raise InputError(
+            f"a chunk has {chunk.shape[1]} bands along its second axis; the settings name "
+            f"{len(settings.bands)}: {list(settings.bands)}."
+        )
+    low, high = container.RANGES[chunk.dtype.newbyteorder("=").name]
+    if settings.nodata is not None and not low <= settings.nodata <= high:
+        raise InputError(f"no-data {settings.nodata} is not a {chunk.dtype}; give {low} to {high}.")
+
+
+def _alike(keys: Iterable[Hashable]) -> list[list[int]]:
+    """Indices of equal keys, together."""
+    groups: dict[Hashable, list[int]] = {}
+    for i, key in enumerate(keys):
+        groups.setdefault(key, []).append(i)
+    return list(groups.values())
+
+
+def _engine(card: Card) -> "Engine":
+    from xtec.engine import engine  # noqa: PLC0415  torch arrives with the first pixel
+
+    return engine(card)
+
+
+def _encode(chunks: list[Pixels], settings: Settings) -> list[bytes]:
+    """Chunks of one type and shape."""
+    streams: list[bytes] = []
+    for begin in range(0, len(chunks), CHUNKS_AT_ONCE):
+        batch = [prepare(chunk, settings) for chunk in chunks[begin : begin + CHUNKS_AT_ONCE]]
+        full = [p.network for p in batch if not p.invalid.all()]
+        coded: Iterator[Coded] = iter(())
+        if full:
+            coded = iter(_engine(settings.card).encode(np.stack(full), settings.level))
+        streams += [_pack(p, settings, None if p.invalid.all() else next(coded)) for p in batch]
+    return streams
+
+
+def _pack(prepared: Prepared, settings: Settings, coded: "Coded | None") -> bytes:
+    """The stream of one chunk; without ``coded`` a chunk that has no data at all."""
+    payload, frame_bytes, crc = b"", [0] * prepared.invalid.shape[0], 0
+    if coded is not None:
+        frames, per_frame = coded.symbols.shape
+        ends = [per_frame * (i + 1) for i in range(frames)]
+        payload, frame_bytes = rans.encode(
+            coded.symbols.ravel(), coded.rows.ravel(), tables.load(), ends
+        )
+        crc = container.latents_crc(coded.latents)
+    return container.pack(
+        Stream(
+            model_digest=bytes.fromhex(settings.model_digest)[: container.DIGEST_BYTES],
+            dtype=prepared.dtype,
+            shape=prepared.invalid.shape,
+            bands=settings.positions,
+            level=settings.level,
+            nodata=settings.nodata,
+            offset=settings.offset,
+            invalid=prepared.invalid,
+            saturated=prepared.saturated,
+            frame_bytes=tuple(frame_bytes),
+            payload=payload,
+            latents_crc=crc,
+        )
+    )
+
+
+def _decode(streams: list[Stream], model: str | None) -> list[Pixels]:
+    """Streams of one model, setting and shape, all with or all without data."""
+    if not streams[0].payload:
+        return [_empty(s) for s in streams]
+    card = registry.find(streams[0].model_digest, model)
+    chunks: list[Pixels] = []
+    for begin in range(0, len(streams), CHUNKS_AT_ONCE):
+        chunks += _decode_pass(streams[begin : begin + CHUNKS_AT_ONCE], card)
+    return chunks
+
+
+def _decode_pass(streams: list[Stream], card: Card) -> list[Pixels]:
+    config, level = card.config, streams[0].level
+    if level >= config.levels or max(streams[0].bands) >= len(config.bands):
+        raise CorruptStreamError(
+            f"setting {level} or band {max(streams[0].bands)} does not exist in model {card.name}."
+        )
+    decoders = [rans.Decoder(s.payload, tables.load()) for s in streams]
+
+    def read(rows: NDArray[np.uint16]) -> NDArray[np.int32]:
+        return np.stack([d.decode(r) for d, r in zip(decoders, rows, strict=True)])
+
+    frames, _, height, width = streams[0].shape
+    padded = height + -height % config.tile, width + -width % config.tile
+    latents, pixels = _engine(card).decode(read, level, (len(streams), frames, *padded))
+    for decoder, stream, q in zip(decoders, streams, latents, strict=True):
+        decoder.finish()
+        if container.latents_crc(q) != stream.latents_crc:
+            raise CorruptStreamError(
+                f"the latents decode to another checksum than they were written with (model "
+                f"{card.name}): no pixel of this chunk can be trusted."
+            )
+    return [restore(p, s, config) for p, s in zip(pixels(), streams, strict=True)]
+
+
+def _empty(stream: Stream) -> Pixels:
+    """A chunk without data."""
+    if stream.nodata is None or stream.invalid is None or not stream.invalid.all():
+        raise CorruptStreamError("the stream holds no latents, yet some of its pixels are valid.")
+    return np.full(stream.shape, stream.nodata, stream.dtype)

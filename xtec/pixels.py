@@ -1,0 +1,90 @@
+"""Digital numbers to the network's input and back: masks, filling, bands, standardisation.
+
+Below: settings, fill, coding.stream, models.config, sentinel2. Above: codec.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xtec.coding.stream import Stream
+from xtec.fill import fill
+from xtec.models.config import ModelConfig
+from xtec.sentinel2 import SATURATED
+from xtec.settings import Settings
+
+Pixels = NDArray[np.uint16] | NDArray[np.int16]
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A chunk as the network takes it, and what stays lossless beside it."""
+
+    network: NDArray[np.float32]
+    """Standardised, shape (time, model band, y, x), y and x multiples of the model's tile."""
+    invalid: Mask
+    """Where there is no data, shape of the chunk."""
+    saturated: Mask
+    """Where a value is saturated, shape of the chunk."""
+    dtype: str
+    """Type of the chunk."""
+
+
+def saturated_value(dtype: np.dtype[Any]) -> int:
+    """The value of saturated pixels of a type: the largest there is."""
+    return SATURATED if dtype == np.uint16 else int(np.iinfo(dtype).max)
+
+
+def prepare(chunk: Pixels, settings: Settings) -> Prepared:
+    """Mask, fill, standardise and pad a chunk.
+
+    Parameters
+    ----------
+    chunk : uint16 or int16, shape (time, band, y, x)
+        Native byte order; not modified. Bands of the model that it lacks enter as their mean.
+    settings : Settings
+    """
+    config, positions, nodata = settings.card.config, list(settings.positions), settings.nodata
+    invalid = np.zeros(chunk.shape, bool) if nodata is None else chunk == nodata
+    saturated = (chunk == saturated_value(chunk.dtype)) & ~invalid
+    mean, std = _statistics(config, positions)
+    values = (chunk.astype(np.float32) - (mean + settings.offset)) / std
+    hole = invalid | saturated
+    if hole.any():
+        values = fill(values, hole)
+    t, _, h, w = chunk.shape
+    bottom, right = -h % config.tile, -w % config.tile
+    network = np.zeros((t, len(config.bands), h + bottom, w + right), np.float32)
+    network[:, positions] = np.pad(
+        values, ((0, 0), (0, 0), (0, bottom), (0, right)), mode="edge"
+    )
+    return Prepared(network, invalid, saturated, chunk.dtype.name)
+
+
+def restore(network: NDArray[np.float32], stream: Stream, config: ModelConfig) -> Pixels:
+    """Digital numbers from the network's output and a stream's masks; the inverse of `prepare`."""
+    _, _, h, w = stream.shape
+    positions = list(stream.bands)
+    mean, std = _statistics(config, positions)
+    values = np.rint(network[:, positions, :h, :w] * std + (mean + stream.offset))
+    dtype = np.dtype(stream.dtype)
+    top = saturated_value(dtype)
+    chunk = np.clip(values, np.iinfo(dtype).min, top - 1).astype(dtype)
+    if stream.nodata is not None:
+        # A valid pixel must not become no-data by chance: it moves by one.
+        chance = chunk == stream.nodata
+        chunk[chance] = stream.nodata - 1 if stream.nodata > np.iinfo(dtype).min else 1
+    if stream.saturated is not None:
+        chunk[stream.saturated] = top
+    if stream.invalid is not None:
+        chunk[stream.invalid] = stream.nodata
+    return chunk
+
+
+def _statistics(config: ModelConfig, positions: list[int]) -> tuple[NDArray[np.float32], ...]:
+    """Mean and deviation of some bands, shape (band, 1, 1)."""
+    both = config.mean, config.std
+    return tuple(np.array(x, np.float32)[positions, None, None] for x in both)

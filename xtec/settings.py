@@ -1,0 +1,95 @@
+"""How chunks are encoded: a small frozen value that stands in every store's metadata.
+
+Below: models.registry, coding.stream, errors. Above: pixels, codec, the sockets. Imports no torch.
+"""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from xtec.coding.stream import FORMAT_VERSION
+from xtec.errors import BandError, InputError, NewerFormatError
+from xtec.models import registry
+from xtec.models.weights import Card
+from xtec.sentinel2 import NODATA
+
+COMPRESSION = (0.1, 10_000.0)
+"""Lambdas that make sense to ask for."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How chunks are encoded. Cheap, hashable, picklable; holds no model.
+
+    Raises
+    ------
+    InputError, BandError, ModelError
+        A setting that cannot work, before anything is coded.
+    """
+
+    model: str = "embedded"
+    """Name of the model, or path of its weights file."""
+    compression: float = 20.0
+    """Lambda: low is smaller, high is better. What the model does not reach is clipped."""
+    bands: tuple[str, ...] = ()
+    """Canonical band names in the order of the chunk; empty: all of the model's, in its order."""
+    nodata: int | None = NODATA
+    """Value of pixels without data; None: every value is data."""
+    offset: int = 0
+    """Radiometric offset that the stored numbers carry, in DN."""
+    format_version: int = field(default=FORMAT_VERSION, kw_only=True)
+    model_digest: str = field(default="", kw_only=True)
+    """SHA-256 of the weights; found when empty. Filled in from a store's metadata."""
+
+    def __post_init__(self) -> None:
+        """Check everything; write the model's versioned name and digest down."""
+        low, high = COMPRESSION
+        if not low <= self.compression <= high:
+            raise InputError(f"compression is {self.compression}; give a number {low} to {high}.")
+        if self.format_version > FORMAT_VERSION:
+            raise NewerFormatError(
+                f"written in format version {self.format_version}, this xtec knows versions up to "
+                f"{FORMAT_VERSION}; install a newer xarray-tec."
+            )
+        if self.model_digest:
+            return  # from a store: the model may be missing here, and is not needed to open it
+        card = registry.resolve(self.model)
+        bands = self.bands or card.config.bands
+        strange = [b for b in bands if b not in card.config.bands]
+        if strange or len(set(bands)) < len(bands):
+            raise BandError(
+                f"bands {list(bands)} cannot be coded with model {card.name}; it has each of "
+                f"{list(card.config.bands)} once."
+            )
+        for name, value in (
+            ("model", card.name), ("model_digest", card.digest), ("bands", tuple(bands)),
+        ):  # fmt: skip
+            object.__setattr__(self, name, value)
+
+    @property
+    def positions(self) -> tuple[int, ...]:
+        """Where each band of a chunk stands among the model's bands."""
+        return tuple(self.card.config.bands.index(b) for b in self.bands)
+
+    @property
+    def level(self) -> int:
+        """The compression in the model's own steps."""
+        return self.card.config.level(self.compression)
+
+    @cached_property
+    def card(self) -> Card:
+        """The model's card; WrongModelError where it is not at hand."""
+        return registry.find(bytes.fromhex(self.model_digest), self.model)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able form, as it stands in a store's metadata."""
+        names = "format_version", "model", "model_digest", "compression", "bands", "nodata", "offset"
+        return {n: getattr(self, n) for n in names} | {"bands": list(self.bands)}
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> "Settings":
+        """Rebuild settings; unknown fields are an InputError."""
+        try:
+            return cls(**fields | {"bands": tuple(fields.get("bands", ()))})
+        except TypeError as error:
+            raise InputError(f"not the settings of a codec: {error}.") from error

@@ -1,0 +1,1 @@
+"""Training: data, loss, loop. Imported by the command line alone."""
