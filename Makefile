@@ -21,7 +21,7 @@ ifeq ($(TORCH),cpu)
 CONSTRAINTS := -c constraints-cpu.txt
 endif
 
-.PHONY: demo test test-slow lint types format clean
+.PHONY: demo test test-slow test-oldest lint types format clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/installed
@@ -32,6 +32,14 @@ test: $(VENV)/installed-test lint types
 
 test-slow: $(VENV)/installed-test
 	$(RUN) -m pytest -m slow $(PYTEST_ARGS)
+
+# The lower bounds of pyproject.toml, on the oldest Python: make PYTHON=python3.11 test-oldest
+test-oldest:
+	$(MAKE) VENV=$(VENV)-oldest $(VENV)-oldest/torch
+	$(VENV)-oldest/bin/python -m pip install -q packaging
+	$(VENV)-oldest/bin/python tests/oldest.py > $(VENV)-oldest/constraints.txt
+	$(VENV)-oldest/bin/python -m pip install $(CONSTRAINTS) -c $(VENV)-oldest/constraints.txt -e ".[test]"
+	$(VENV)-oldest/bin/python -m pytest -m "not slow" $(PYTEST_ARGS)
 
 lint: $(VENV)/installed-test
 	$(RUN) -m ruff check .
@@ -57,7 +65,8 @@ $(VENV)/created:
 $(VENV)/torch: $(VENV)/created constraints-cpu.txt
 ifeq ($(TORCH),cpu)
 	$(PIP) install $(CONSTRAINTS) torch \
-	|| $(PIP) --retries 1 --timeout 15 install $(CONSTRAINTS) --extra-index-url $(TORCH_INDEX) torch \
+	|| { echo "The configured package index has no CPU build of torch; asking $(TORCH_INDEX)"; \
+	$(PIP) --retries 1 --timeout 15 install $(CONSTRAINTS) --extra-index-url $(TORCH_INDEX) torch; } \
 	|| { echo "No CPU build of torch for this Python and platform (constraints-cpu.txt). Take the package index's own: make TORCH=torch" >&2; exit 1; }
 else ifeq ($(TORCH),cuda)
 	$(PIP) install torch==2.13.0

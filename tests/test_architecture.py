@@ -27,12 +27,14 @@ FLOORS = (
     ("cube",),
     ("zarr_v2", "zarr_v3"),
     ("codec",),
+    ("pixels",),
+    ("settings",),
     ("engine",),
     ("models",),
     ("residual",),
     ("coding",),
     ("sample",),
-    ("sentinel2", "metrics"),
+    ("sentinel2", "metrics", "fill"),
     ("errors",),
 )
 """Rooms from the roof down, "" being the package itself, which offers the accessor's names.
@@ -43,7 +45,7 @@ A room imports from lower floors only, never from a neighbour.
 DEPTH = {room: depth for depth, floor in enumerate(FLOORS) for room in floor}
 
 TORCH_ROOMS = {"models", "engine", "train"}
-TORCH_IN_FUNCTIONS = TORCH_ROOMS | {"codec"}
+TORCH_IN_FUNCTIONS = TORCH_ROOMS | {"codec", "cli"}
 ZARR_ROOMS = {"zarr_v2", "zarr_v3"}
 ZARR_INTERFACES = ("numcodecs.abc", "zarr.abc", "zarr.core")
 UNKNOWN_TO_CODING = {"torch", "zarr", "numcodecs", "xarray", "dask"}

@@ -103,6 +103,51 @@ def test_payloads_are_frozen():  # golden: a change here needs a new format vers
     assert decode(payload, rows).tolist() == symbols
 
 
+def decode_by_the_page(payload, rows):
+    """A second decoder, written from docs/format.md alone, in unbounded integers."""
+    x = int.from_bytes(payload[:8], "little")
+    words = iter(np.frombuffer(payload[8:], "<u4").tolist())
+
+    def take(intervals):
+        nonlocal x
+        slot = x & 0xFFFF
+        entry, start, frequency = next(
+            (entry, start, frequency)
+            for entry, (start, frequency) in enumerate(intervals)
+            if start <= slot < start + frequency
+        )
+        x = frequency * (x >> 16) + slot - start
+        if x < 1 << 31:
+            x = x << 32 | next(words)
+        return entry
+
+    def bit():
+        return take([(0, 1 << 15), (1 << 15, 1 << 15)])
+
+    symbols = []
+    for row in rows:
+        begin, size, low = TABLES.starts[row], int(TABLES.sizes[row]), int(TABLES.lows[row])
+        cdf = TABLES.cdf[begin : begin + size + 1].tolist()
+        entry = take([(start, end - start) for start, end in pairwise(cdf)])
+        if entry == size - 1:
+            below, n, e = bit(), 0, 1
+            while not bit():
+                n += 1
+            for _ in range(n):
+                e = 2 * e + bit()
+            entry = -e if below else size - 2 + e
+        symbols.append(low + entry)
+    assert (x, list(words)) == (1 << 31, [])
+    return symbols
+
+
+@given(coded_frames())
+def test_the_page_describes_the_payload(frames):
+    symbols, rows, ends = frames
+    payload, _ = rans.encode(symbols, rows, TABLES, ends)
+    assert decode_by_the_page(payload, rows) == symbols.tolist()
+
+
 def test_nothing_at_all_takes_the_state_alone():
     payload, lengths = encode([], [], [0, 0])
     assert (payload, lengths) == ((1 << 31).to_bytes(8, "little"), [8, 8])

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from xtec.coding import stream as container
 from xtec.coding import rans, tables
+from xtec.coding import stream as container
 from xtec.coding.stream import Stream
 from xtec.errors import CorruptStreamError, InputError
 from xtec.models import registry
@@ -64,7 +64,9 @@ def encode_chunks(chunks: Sequence[Pixels], settings: Settings) -> list[bytes]:
     """
     for chunk in chunks:
         _check(chunk, settings)
-    native = [chunk.astype(chunk.dtype.newbyteorder("="), copy=False) for chunk in chunks]
+    native: list[Pixels] = [
+        chunk.astype(chunk.dtype.newbyteorder("="), copy=False) for chunk in chunks
+    ]
     streams: dict[int, bytes] = {}
     for indices in _alike((chunk.dtype.name, chunk.shape) for chunk in native):
         streams |= zip(indices, _encode([native[i] for i in indices], settings), strict=True)
@@ -127,7 +129,7 @@ def _alike(keys: Iterable[Hashable]) -> list[list[int]]:
 
 
 def _engine(card: Card) -> "Engine":
-    from xtec.engine import engine  # noqa: PLC0415  torch arrives with the first pixel
+    from xtec.engine import engine  # torch arrives with the first pixel
 
     return engine(card)
 
@@ -186,9 +188,10 @@ def _decode(streams: list[Stream], model: str | None) -> list[Pixels]:
 
 def _decode_pass(streams: list[Stream], card: Card) -> list[Pixels]:
     config, level = card.config, streams[0].level
-    if level >= config.levels or max(streams[0].bands) >= len(config.bands):
+    band = max(max(s.bands) for s in streams)
+    if level >= config.levels or band >= len(config.bands):
         raise CorruptStreamError(
-            f"setting {level} or band {max(streams[0].bands)} does not exist in model {card.name}."
+            f"setting {level} or band {band} does not exist in model {card.name}."
         )
     decoders = [rans.Decoder(s.payload, tables.load()) for s in streams]
 

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import ParamSpec, TypeVar
 
 import numpy as np
 import torch
@@ -21,6 +22,9 @@ from torch import Tensor
 from xtec.models import exact, weights
 from xtec.models.prior import ExactPrior
 from xtec.models.weights import Card
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 DEVICE = "XTEC_DEVICE"
 GROUP = {"cpu": 1, "cuda": 16}
@@ -39,6 +43,14 @@ class Coded:
     """The table row of each symbol, same shape."""
 
 
+def undisturbed(function: Callable[P, R]) -> Callable[P, R]:
+    """Run without gradients, and in the precision of this file whatever autocast says outside."""
+    for device in GROUP:
+        function = torch.autocast(device, enabled=False)(function)
+    guarded: Callable[P, R] = torch.inference_mode()(function)
+    return guarded
+
+
 class Engine:
     """The network of one weights file on one device.
 
@@ -49,6 +61,7 @@ class Engine:
         A torch device. Where it cannot compute exactly, the prior runs on the CPU instead.
     """
 
+    @undisturbed
     def __init__(self, card: Card, device: str) -> None:
         self.device = torch.device(device)
         self.config = card.config
@@ -57,7 +70,7 @@ class Engine:
         self._network = network.to(self.device)
         self._lock = threading.Lock()
 
-    @torch.inference_mode()
+    @undisturbed
     def encode(self, pixels: NDArray[np.float32], level: int) -> list[Coded]:
         """Pixels to latents and their distributions.
 
@@ -84,7 +97,7 @@ class Engine:
             )
         return [Coded(*chunk) for chunk in zip(*arrays, strict=True)]
 
-    @torch.inference_mode()
+    @undisturbed
     def decode(
         self,
         read: Callable[[NDArray[np.uint16]], NDArray[np.int32]],
@@ -119,7 +132,7 @@ class Engine:
         with self._lock:
             q, z = self._prior.decode(symbols, level, (b, t, height // latent, width // latent))
 
-        @torch.inference_mode()
+        @undisturbed
         def pixels() -> NDArray[np.float32]:
             def synthesis(x: Tensor) -> Tensor:
                 y, features = x.split([q.shape[2], z.shape[2]], dim=1)
@@ -130,7 +143,8 @@ class Engine:
                 levels = torch.tensor([level], device=self.device)
                 both = torch.cat([q, z], dim=2).flatten(0, 1).to(self.device)
                 out = self._grouped(synthesis, both)
-            return out.unflatten(0, (b, t)).cpu().numpy()
+            found: NDArray[np.float32] = out.unflatten(0, (b, t)).cpu().numpy()
+            return found
 
         return q.cpu().numpy().astype(np.int32), pixels
 

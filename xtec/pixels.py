@@ -1,6 +1,6 @@
 """Digital numbers to the network's input and back: masks, filling, bands, standardisation.
 
-Below: settings, fill, coding.stream, models.config, sentinel2. Above: codec.
+Below: settings, fill, coding.stream, models.config, sentinel2, errors. Above: codec.
 """
 
 from dataclasses import dataclass
@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xtec.coding.stream import Stream
+from xtec.errors import CorruptStreamError
 from xtec.fill import fill
 from xtec.models.config import ModelConfig
 from xtec.sentinel2 import SATURATED
 from xtec.settings import Settings
 
-Pixels = NDArray[np.uint16] | NDArray[np.int16]
+Pixels = NDArray[np.uint16 | np.int16]
 Mask = NDArray[np.bool_]
 
 
@@ -58,28 +59,34 @@ def prepare(chunk: Pixels, settings: Settings) -> Prepared:
     t, _, h, w = chunk.shape
     bottom, right = -h % config.tile, -w % config.tile
     network = np.zeros((t, len(config.bands), h + bottom, w + right), np.float32)
-    network[:, positions] = np.pad(
-        values, ((0, 0), (0, 0), (0, bottom), (0, right)), mode="edge"
-    )
+    network[:, positions] = np.pad(values, ((0, 0), (0, 0), (0, bottom), (0, right)), mode="edge")
     return Prepared(network, invalid, saturated, chunk.dtype.name)
 
 
 def restore(network: NDArray[np.float32], stream: Stream, config: ModelConfig) -> Pixels:
-    """Digital numbers from the network's output and a stream's masks; the inverse of `prepare`."""
+    """Digital numbers from the network's output and a stream's masks; the inverse of `prepare`.
+
+    Raises
+    ------
+    CorruptStreamError
+        The stream marks pixels as no-data without a value for them.
+    """
     _, _, h, w = stream.shape
     positions = list(stream.bands)
     mean, std = _statistics(config, positions)
     values = np.rint(network[:, positions, :h, :w] * std + (mean + stream.offset))
     dtype = np.dtype(stream.dtype)
-    top = saturated_value(dtype)
-    chunk = np.clip(values, np.iinfo(dtype).min, top - 1).astype(dtype)
+    lowest, top = int(np.iinfo(dtype).min), saturated_value(dtype)
+    chunk: Pixels = np.clip(values, lowest, top - 1).astype(dtype)
     if stream.nodata is not None:
         # A valid pixel must not become no-data by chance: it moves by one.
         chance = chunk == stream.nodata
-        chunk[chance] = stream.nodata - 1 if stream.nodata > np.iinfo(dtype).min else 1
+        chunk[chance] = stream.nodata - 1 if stream.nodata > lowest else lowest + 1
     if stream.saturated is not None:
         chunk[stream.saturated] = top
     if stream.invalid is not None:
+        if stream.nodata is None:
+            raise CorruptStreamError("the stream has pixels without data and no value for them.")
         chunk[stream.invalid] = stream.nodata
     return chunk
 

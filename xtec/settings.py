@@ -3,8 +3,10 @@
 Below: models.registry, coding.stream, errors. Above: pixels, codec, the sockets. Imports no torch.
 """
 
+import dataclasses
+import operator
+import re
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 from xtec.coding.stream import FORMAT_VERSION
@@ -43,6 +45,9 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Check everything; write the model's versioned name and digest down."""
+        if self.nodata is not None:
+            object.__setattr__(self, "nodata", _integer("nodata", self.nodata))
+        object.__setattr__(self, "offset", _integer("offset", self.offset))
         low, high = COMPRESSION
         if not low <= self.compression <= high:
             raise InputError(f"compression is {self.compression}; give a number {low} to {high}.")
@@ -52,6 +57,10 @@ class Settings:
                 f"{FORMAT_VERSION}; install a newer xarray-tec."
             )
         if self.model_digest:
+            if not re.fullmatch("[0-9a-f]{64}", self.model_digest):
+                raise InputError(
+                    f"model_digest {self.model_digest!r} is no SHA-256 in hexadecimal."
+                )
             return  # from a store: the model may be missing here, and is not needed to open it
         card = registry.resolve(self.model)
         bands = self.bands or card.config.bands
@@ -76,15 +85,14 @@ class Settings:
         """The compression in the model's own steps."""
         return self.card.config.level(self.compression)
 
-    @cached_property
+    @property
     def card(self) -> Card:
         """The model's card; WrongModelError where it is not at hand."""
         return registry.find(bytes.fromhex(self.model_digest), self.model)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able form, as it stands in a store's metadata."""
-        names = "format_version", "model", "model_digest", "compression", "bands", "nodata", "offset"
-        return {n: getattr(self, n) for n in names} | {"bands": list(self.bands)}
+        return dataclasses.asdict(self) | {"bands": list(self.bands)}
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> "Settings":
@@ -93,3 +101,11 @@ class Settings:
             return cls(**fields | {"bands": tuple(fields.get("bands", ()))})
         except TypeError as error:
             raise InputError(f"not the settings of a codec: {error}.") from error
+
+
+def _integer(name: str, value: Any) -> int:
+    """A plain integer, whichever library it comes from."""
+    try:
+        return operator.index(value)
+    except TypeError as error:
+        raise InputError(f"{name} is {value!r}; digital numbers are integers.") from error

@@ -123,7 +123,7 @@ def scale_edges() -> tuple[list[int], list[int]]:
 
 def arrays() -> dict[str, NDArray[np.integer]]:
     """Compute everything the file holds, under the names of docs/format.md."""
-    rows = [row for scale in range(SCALES) for row in rows_of_scale(scale)]
+    rows = [one for scale in range(SCALES) for one in rows_of_scale(scale)]
     reciprocal, log2 = scale_edges()
     return {
         "counts": np.array([count for _, counts in rows for count in counts], "<u2"),

@@ -110,7 +110,10 @@ class ModelConfig:
     def from_dict(cls, fields: dict[str, Any]) -> "ModelConfig":
         """Rebuild a description; an unknown or missing field is a ModelError."""
         try:
-            return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+            tuples: dict[str, Any] = {
+                k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()
+            }
+            return cls(**tuples)
         except TypeError as error:
             raise ModelError(f"not a description of this xtec's networks: {error}.") from error
 

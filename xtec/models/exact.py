@@ -140,9 +140,9 @@ class Keys:
 
 
 def quantise(x: Tensor, limit: int) -> tuple[Tensor, Tensor]:
-    """Integers within +-limit that stand for the rows of ``x``, and each row's largest magnitude."""
+    """Integers within +-limit for the rows of ``x``, and each row's largest magnitude."""
     largest = x.abs().amax(-1, keepdim=True).clamp_min_(1)
-    return (x * (limit / largest)).round_(), largest
+    return (x * (largest.reciprocal() * limit)).round_(), largest
 
 
 def fixed(x: Tensor) -> Tensor:
@@ -187,7 +187,7 @@ class Linear:
 def quantise_weights(weight: Tensor, limit: int) -> tuple[Tensor, Tensor]:
     """Integers within +-limit for the rows of a real matrix, and each row's largest magnitude."""
     largest = weight.abs().amax(-1, keepdim=True).clamp_min(2.0**-40)
-    return (weight * (limit / largest)).round_(), largest
+    return (weight * (largest.reciprocal() * limit)).round_(), largest
 
 
 class LayerNorm:
@@ -265,7 +265,7 @@ def known_answer(arithmetic: Arithmetic) -> int:
         worst = torch.full((33, k), float(limit), device=device)
         absorb(arithmetic.matmul(worst, -worst.T.contiguous(), limit * limit * k))
     x = pseudo_random((48, d), device) * (LIMIT / 2**24)
-    layer = nn.Linear(d, 3 * d, device=device)
+    layer = nn.utils.skip_init(nn.Linear, d, 3 * d, device=device)  # leaves random numbers alone
     layer.weight.copy_(pseudo_random((3 * d, d), device) / 2**26)
     layer.bias.copy_(pseudo_random((3 * d,), device) / 2**24)
     norm = nn.LayerNorm(d, device=device)

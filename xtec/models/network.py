@@ -7,7 +7,7 @@ P windows of all chunks and frames. Source: TerraCodec 0.3.1 and VCT (Mentzer et
 Only analysis and synthesis of this file serve coding; the probabilities a stream is coded with
 come from `prior`, which evaluates the same weights in exact arithmetic.
 
-Below: config. Above: prior, weights, train.
+Below: config, windows. Above: prior, weights, train.
 """
 
 import torch
@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from xtec.models.config import LEVELS_PER_KNOT, WINDOW, ModelConfig
+from xtec.models.windows import context_windows, neighbours, shifted, unwindows, windows
 
 LATENT_DIVISOR = 35.0
 REFERENCES = 4
@@ -45,7 +46,8 @@ class AttentionGate(nn.Module):
         self.conv_b = nn.Sequential(*(ResidualUnit(n) for _ in range(3)), nn.Conv2d(n, n, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv_a(x) * torch.sigmoid(self.conv_b(x)) + x
+        out: Tensor = self.conv_a(x) * torch.sigmoid(self.conv_b(x)) + x
+        return out
 
 
 class Stack(nn.Module):
@@ -73,7 +75,8 @@ class Stack(nn.Module):
         self.transforms = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.transforms(x)
+        out: Tensor = self.transforms(x)
+        return out
 
 
 class Transform(nn.Module):
@@ -155,7 +158,8 @@ class Block(nn.Module):
         x = x + self.mlp1(self.norm1b(x))
         n = self.norm2a(x)
         x = x + self.cross_attention(n, n if memory is None else memory)
-        return x + self.mlp2(self.norm2b(x))
+        out: Tensor = x + self.mlp2(self.norm2b(x))
+        return out
 
 
 class Blocks(nn.Module):
@@ -233,35 +237,6 @@ class Dequantizer(nn.Module):
         return out
 
 
-def windows(y: Tensor) -> Tensor:
-    """[N, C, h, w] -> [N * P, 16, C]: windows row by row, tokens row by row."""
-    n, c, h, w = y.shape
-    y = y.reshape(n, c, h // WINDOW, WINDOW, w // WINDOW, WINDOW)
-    return y.permute(0, 2, 4, 3, 5, 1).reshape(-1, WINDOW * WINDOW, c)
-
-
-def unwindows(tokens: Tensor, h: int, w: int) -> Tensor:
-    """Inverse of `windows`."""
-    c = tokens.shape[-1]
-    y = tokens.reshape(-1, h // WINDOW, w // WINDOW, WINDOW, WINDOW, c)
-    return y.permute(0, 5, 1, 3, 2, 4).reshape(-1, c, h, w)
-
-
-def context_windows(y: Tensor) -> Tensor:
-    """[N, C, h, w] -> [N * P, 64, C]: the 8x8 latents around each window, edges reflected."""
-    n, c, _, _ = y.shape
-    half = WINDOW // 2
-    y = F.pad(y, (half, half, half, half), mode="reflect")
-    y = y.unfold(2, 2 * WINDOW, WINDOW).unfold(3, 2 * WINDOW, WINDOW)
-    return y.permute(0, 2, 3, 4, 5, 1).reshape(n * y.shape[2] * y.shape[3], -1, c)
-
-
-def shifted(tokens: Tensor, first: Tensor, by: int = 1) -> Tensor:
-    """Tokens moved ``by`` places back; ``first`` fills the front."""
-    front = first.expand(tokens.shape[0], by, tokens.shape[2])
-    return torch.cat([front, tokens[:, :-by]], dim=1)
-
-
 class EntropyModel(nn.Module):
     """Distribution of every latent, given the frames before and the tokens before."""
 
@@ -299,14 +274,16 @@ class EntropyModel(nn.Module):
         # Windows overlap fourfold, so latents are embedded before they are cut out.
         x = self.embed(y.movedim(1, -1), self.encoder_embedding)
         x = context_windows(x.movedim(-1, 1)) + rate
-        return self.encoder_sep(self.enc_position_sep(x))
+        out: Tensor = self.encoder_sep(self.enc_position_sep(x))
+        return out
 
     def decode(self, tokens: Tensor, memory: Tensor, rate: Tensor | float) -> Tensor:
         """Teacher-forced tokens [P, 16, C] -> features [P, 16, D]."""
         x = self.embed(shifted(tokens, self.learned_zero.sym), self.decoder_embedding) + rate
         n = tokens.shape[1]
         mask = torch.ones(n, n, dtype=torch.bool, device=tokens.device).triu(1)
-        return self.decoder(self.dec_position(x), memory, mask)
+        out: Tensor = self.decoder(self.dec_position(x), memory, mask)
+        return out
 
     def distribution(
         self, z: Tensor, tokens: Tensor, before: tuple[Tensor, Tensor]
@@ -323,14 +300,6 @@ class EntropyModel(nn.Module):
                     for i, reference in enumerate((*before, *neighbours(tokens)))
                 )
             return mean, self.scale_head(z)
-
-
-def neighbours(tokens: Tensor) -> tuple[Tensor, Tensor]:
-    """The token to the left and the token above, 0 outside the window."""
-    zero = tokens.new_zeros(())
-    left = shifted(tokens, zero)
-    left[:, ::WINDOW] = 0
-    return left, shifted(tokens, zero, WINDOW)
 
 
 class TemporalTransformer(nn.Module):
@@ -360,7 +329,7 @@ class TemporalTransformer(nn.Module):
 
     def analysis(self, x: Tensor, level: Tensor) -> Tensor:
         """Standardised frames [B, T, bands, y, x] -> latents before rounding [B, T, C, h, w]."""
-        y = self.transform.analysis(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+        y: Tensor = self.transform.analysis(x.flatten(0, 1)).unflatten(0, x.shape[:2])
         return y * self.gain(level)[:, None, :, None, None]
 
     def synthesis(self, q: Tensor, z: Tensor, level: Tensor) -> Tensor:
@@ -371,7 +340,8 @@ class TemporalTransformer(nn.Module):
     def reconstruct(self, y: Tensor, level: Tensor) -> Tensor:
         """Latents [B, T, C, h, w] on the scale of ``level`` -> standardised frames."""
         y = y / self.gain(level)[:, None, :, None, None]
-        return self.transform.synthesis(y.flatten(0, 1)).unflatten(0, y.shape[:2])
+        x: Tensor = self.transform.synthesis(y.flatten(0, 1)).unflatten(0, y.shape[:2])
+        return x
 
     def prior(self, q: Tensor, level: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Teacher-forced distribution of the latents of whole sequences.
@@ -428,12 +398,3 @@ def sigma(scale: Tensor, config: ModelConfig) -> Tensor:
     if config.scale_map == "log2":
         return torch.exp2(scale)
     return torch.where(scale > 0, scale + 1, 1 / (1 - scale.clamp(max=0)))
-
-
-def bits(q: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
-    """Ideal code length of each latent under its discretised Gaussian, in bits."""
-    v = (q - mean).abs()
-    half = 0.5**0.5
-    upper = torch.erfc((v - 0.5) * half / deviation)
-    lower = torch.erfc((v + 0.5) * half / deviation)
-    return -torch.log2((0.5 * (upper - lower)).clamp_min(1e-9))

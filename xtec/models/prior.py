@@ -10,7 +10,7 @@ frequency tables describes it.
 
 Letters as in `network`. Tensors hold fixed-point numbers unless they are called latents.
 
-Below: exact, network, coding.tables. Above: engine.
+Below: exact, network, windows, coding.tables. Above: engine.
 """
 
 from collections.abc import Callable
@@ -38,12 +38,8 @@ from xtec.models.network import (
     Block,
     Blocks,
     TemporalTransformer,
-    context_windows,
-    neighbours,
-    shifted,
-    unwindows,
-    windows,
 )
+from xtec.models.windows import context_windows, neighbours, shifted, unwindows, windows
 
 HEAD_LIMIT = 8191
 """Operands of the heads: means are large numbers with a unit that matters."""
@@ -61,7 +57,8 @@ class Distribution:
     @staticmethod
     def tokens(q: Tensor) -> Tensor:
         """Latents (B, T, C, h, w) in the layout of a distribution of whole chunks."""
-        return windows(q.flatten(0, 1)).unflatten(0, (*q.shape[:2], -1)).int()
+        tokens: Tensor = windows(q.flatten(0, 1)).unflatten(0, (*q.shape[:2], -1))
+        return tokens.int()
 
 
 class _Attention:
@@ -93,7 +90,8 @@ class _Attention:
 
     def to(self, x: Tensor, keys: Keys) -> Tensor:
         """Attention of tokens to a memory."""
-        return self._out(*self._split(self.q(x), 1), keys, None)
+        (q,) = self._split(self.q(x), 1)
+        return self._out(q, keys, None)
 
     def _out(self, q: Tensor, keys: Keys, mask: Tensor | None) -> Tensor:
         out = self.arithmetic.attend(q, keys, mask)
@@ -157,10 +155,12 @@ class ExactPrior:
         em = network.entropy_model
 
         def blocks(stack: Blocks) -> list[_Block]:
-            return [_Block(a, b, self.limit) for b in stack.layers.values()]
+            layers = stack.layers.values()
+            return [_Block(a, b, self.limit) for b in layers if isinstance(b, Block)]
 
         def head(layers: torch.nn.Sequential) -> list[Linear]:
-            return [Linear(a, layers[i], limit=HEAD_LIMIT) for i in (0, 2, 4)]
+            linear = (x for x in layers if isinstance(x, torch.nn.Linear))
+            return [Linear(a, x, limit=HEAD_LIMIT) for x in linear]
 
         def weight(x: Tensor) -> Tensor:
             return fixed(x.to(a.device))
@@ -183,18 +183,18 @@ class ExactPrior:
         before = network._temporal_pad_token_maker.weight[:, :, 0, 0], em.learned_zero.sym[None]
         self.pad, self.first = (
             self.norm(Linear(a, layer, limit=self.limit)(weight(em.latent_input(x.double()))))
-            for layer, x in zip(
-                (em.encoder_embedding, em.decoder_embedding), before, strict=True
-            )
+            for layer, x in zip((em.encoder_embedding, em.decoder_embedding), before, strict=True)
         )
         tables = load()
         edges = tables.scale_edges[self.config.scale_map]
         self.edges, self.first_row, self.shift = (
             torch.tensor(x, dtype=kind, device=a.device)
             for x, kind in (
-                (edges, torch.float32), (tables.first_row, torch.int32), (tables.shift, torch.int32),
+                (edges, torch.float32),
+                (tables.first_row, torch.int32),
+                (tables.shift, torch.int32),
             )
-        )  # fmt: skip
+        )
         self._first_memory: dict[int, list[Keys]] = {}
 
     @torch.inference_mode()
@@ -215,7 +215,7 @@ class ExactPrior:
         z : float32, shape (B, T, D, h, w)
             The decoder's features, for the synthesis.
         """
-        b, t, c, h, w = q.shape
+        b, t, _, h, w = q.shape
         q = q.float()
         mask = torch.ones(WINDOW**2, WINDOW**2, dtype=torch.bool, device=q.device).triu(1)
         rate = self._rate(level)

@@ -18,6 +18,7 @@ DIGEST_PREFIX_BYTES = 8
 SEARCH_PATH = "XTEC_MODEL_PATH"
 
 _used: dict[str, Card] = {}
+"""Cards by digest: two files may carry one name, say of two runs of a training recipe."""
 
 
 def resolve(model: str) -> Card:
@@ -35,7 +36,7 @@ def resolve(model: str) -> Card:
     """
     if model.endswith(".safetensors"):
         card = read_card(Path(model))
-        _used[card.name] = card
+        _used[card.digest] = card
         return card
     name = EMBEDDED if model == "embedded" else model
     cards = known()
@@ -55,21 +56,25 @@ def find(prefix: bytes, hint: str | None = None) -> Card:
     WrongModelError
         No model at hand has that digest; the message says which it is and how to get it.
     """
-    cards = known()
-    for card in cards.values():
+    for card in _cards():
         if bytes.fromhex(card.digest).startswith(prefix):
             return card
     named = f" (called {hint!r} where it was written)" if hint else ""
     raise WrongModelError(
         f"this was written with the model of digest {prefix.hex()}...{named}, which is not among "
-        f"{sorted(cards)}. Install the xarray-tec version it came with, or put its .safetensors "
+        f"{sorted(known())}. Install the xarray-tec version it came with, or put its .safetensors "
         f"file into a folder named in the environment variable {SEARCH_PATH}."
     )
 
 
 def known() -> dict[str, Card]:
     """Models at hand, by name."""
+    return {card.name: card for card in _cards()}
+
+
+def _cards() -> list[Card]:
+    """Every model at hand; of one name the last is meant."""
     folders = [Path(__file__).parent]
     folders += [Path(p) for p in os.environ.get(SEARCH_PATH, "").split(os.pathsep) if p]
     files = [p for f in folders for p in sorted(f.glob("*.safetensors"))]
-    return _used | {card.name: card for card in map(read_card, files)}
+    return [*_used.values(), *map(read_card, files)]

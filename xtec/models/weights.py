@@ -56,7 +56,7 @@ def read_card(path: Path) -> Card:
         about = json.loads(header["__metadata__"][HEADER_KEY])
         config = ModelConfig.from_dict(about["config"])
         name = str(about["name"])
-    except (struct.error, ValueError, KeyError, TypeError) as error:
+    except (struct.error, ValueError, LookupError, TypeError, AttributeError) as error:
         raise ModelError(
             f"{path} is not a weights file written by xtec (safetensors with an {HEADER_KEY!r} "
             f"entry in its header): {error!r}."
@@ -82,7 +82,7 @@ def load(card: Card) -> "TemporalTransformer":
     Raises
     ------
     ModelError
-        The file changed since its card was read, or its tensors are not the network's.
+        The file is gone or changed since its card was read, or its tensors are not the network's.
     """
     import torch
     from safetensors import SafetensorError
@@ -90,7 +90,10 @@ def load(card: Card) -> "TemporalTransformer":
 
     from xtec.models.network import TemporalTransformer
 
-    data = card.path.read_bytes()
+    try:
+        data = card.path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"cannot read the weights {card.path}: {error}.") from error
     if hashlib.sha256(data).hexdigest() != card.digest:
         raise ModelError(f"{card.path} is no longer the file with digest {card.digest[:16]}.")
     with torch.device("meta"):
@@ -100,4 +103,4 @@ def load(card: Card) -> "TemporalTransformer":
         model.load_state_dict(tensors, assign=True)
     except (RuntimeError, SafetensorError) as error:
         raise ModelError(f"the tensors of {card.path} do not fit its network: {error}") from error
-    return model.eval().requires_grad_(False)
+    return model.eval().requires_grad_(requires_grad=False)

@@ -141,8 +141,8 @@ def _beyond_the_swath(rows: int, columns: int, number: int, dates: int) -> NDArr
 
 def _described(pixels: NDArray[np.uint16], names: list[str], level: str) -> "xr.Dataset":
     """Give the pixels their coordinates, attributes, no-data value and CRS."""
-    import rioxarray  # noqa: F401, PLC0415 - registers .rio; heavy, and wanted here alone
-    import xarray as xr  # noqa: PLC0415
+    import rioxarray  # noqa: F401 - registers .rio; heavy, and wanted here alone
+    import xarray as xr
 
     times, _, rows, columns = pixels.shape
     top = level == "L1C"

@@ -179,7 +179,8 @@ def _away(across: Floats, along: Floats, swing: float, period: float, purpose: i
     slope = swing * fractal(0 * along, along + 1, period, purpose, 3) - bend
     offset = across + bend
     offset = offset - np.floor(offset / 640) * 640 - 320
-    return np.abs(offset) / np.sqrt(1 + slope * slope)
+    away: Floats = np.abs(offset) / np.sqrt(1 + slope * slope)
+    return away
 
 
 def _river(y: Floats, x: Floats, seed: int, kind: NDArray[np.int64]) -> NDArray[np.int64]:

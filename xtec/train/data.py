@@ -143,7 +143,8 @@ class Sampler:
         weight = np.zeros_like(out)
         kept = [b for b in bands if b in names]
         if rng.random() < 0.1:  # a user's subset of the bands
-            kept = list(rng.choice(kept, size=int(rng.integers(3, len(kept) + 1)), replace=False))
+            count = int(rng.integers(min(3, len(kept)), len(kept) + 1))
+            kept = list(rng.choice(kept, size=count, replace=False))
         brightness = rng.uniform(0.85, 1.15) if rng.random() < 0.5 else 1.0
         for band in kept:
             i = names.index(band)

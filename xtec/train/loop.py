@@ -15,7 +15,7 @@ import time
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,10 @@ from xtec.models.weights import save
 from xtec.train.data import Crops, Cube, Sampler, read_all
 from xtec.train.loss import FactorizedPrior, rate_distortion
 
+PARTS = ("transform", "prior", "joint")
+Groups = list[dict[str, Any]]
+"""Parameter groups of an optimiser."""
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -42,6 +46,13 @@ class Stage:
     crop_px: int
     frames: int
     learning_rate: float
+
+    def __post_init__(self) -> None:
+        """Refuse what would only fail hours later."""
+        if self.train not in PARTS:
+            raise InputError(f"a stage trains one of {list(PARTS)}, not {self.train!r}.")
+        if min(self.steps, self.batch, self.crop_px, self.frames, self.learning_rate) <= 0:
+            raise InputError(f"every number of a stage must be positive: {self}.")
 
 
 @dataclass(frozen=True)
@@ -56,14 +67,26 @@ class Recipe:
     seed: int = 0
     ema_decay: float = 0.999
 
+    def __post_init__(self) -> None:
+        """Refuse what would only fail hours later."""
+        at_hand = [k for k, v in vars(configs).items() if isinstance(v, ModelConfig)]
+        if self.model not in at_hand:
+            raise InputError(f"there is no network {self.model!r}; there are {at_hand}.")
+        tile = self.config.tile
+        if not self.stages or any(stage.crop_px % tile for stage in self.stages):
+            raise InputError(
+                f"a recipe needs stages, with crops of a multiple of {tile} pixels; this one has "
+                f"{[stage.crop_px for stage in self.stages]}."
+            )
+
     @classmethod
     def read(cls, path: Path) -> "Recipe":
-        """Read a recipe; unknown fields are an InputError."""
-        fields = tomllib.loads(path.read_text())
+        """Read a recipe; one that cannot be followed is an InputError."""
         try:
+            fields = tomllib.loads(path.read_text())
             stages = tuple(Stage(**s) for s in fields.pop("stages"))
             return cls(stages=stages, **fields)
-        except (TypeError, KeyError) as error:
+        except (OSError, ValueError, TypeError, KeyError) as error:
             raise InputError(f"{path} is not a training recipe: {error}.") from error
 
     @property
@@ -74,7 +97,7 @@ class Recipe:
 
 
 def train(recipe: Recipe, data: list[Path], out: Path, *, device: str, val: list[Path]) -> None:
-    """Run or resume a recipe; write ``out/checkpoint.pt``, ``out/log.jsonl``, ``out/model.safetensors``.
+    """Run or resume a recipe; write ``checkpoint.pt``, ``log.jsonl`` and ``model.safetensors``.
 
     Parameters
     ----------
@@ -136,8 +159,7 @@ class _State:
 
     def average(self) -> TemporalTransformer:
         """The averaged network."""
-        module: TemporalTransformer = self.ema.module
-        return module
+        return cast("TemporalTransformer", self.ema.module)
 
     def _parts(self) -> dict[str, Any]:
         return {
@@ -167,16 +189,16 @@ class _State:
         """Train one stage from the current step to its end."""
         config = self.recipe.config
         seed = hash((self.recipe.seed, self.stage, self.step)) % 2**32
-        sampler = Sampler(
-            cubes, config, size=stage.crop_px, frames=stage.frames, seed=seed
-        )
+        sampler = Sampler(cubes, config, size=stage.crop_px, frames=stage.frames, seed=seed)
         torch.manual_seed(seed)
         batches = sampler.batches(stage.batch)
         saved = time.monotonic()
         bar = tqdm(total=stage.steps, initial=self.step, desc=stage.train, mininterval=5)
         while self.step < stage.steps:
             for group in self.optimizer.param_groups:
-                group["lr"] = group["speed"] * stage.learning_rate * schedule(self.step, stage.steps)
+                group["lr"] = (
+                    group["speed"] * stage.learning_rate * schedule(self.step, stage.steps)
+                )
             crops = to(next(batches), self.device)
             level = torch.rand(stage.batch, device=self.device) * (config.levels - 1)
             loss = rate_distortion(self.model, crops, level, stage.train, self.cheap)
@@ -207,7 +229,9 @@ class _State:
             losses = []
             for crops in sample:
                 levels = torch.full((len(crops.pixels),), level, device=self.device)
-                losses.append(rate_distortion(model, to(crops, self.device), levels, part, self.cheap))
+                losses.append(
+                    rate_distortion(model, to(crops, self.device), levels, part, self.cheap)
+                )
             if losses:
                 lam = model.config.compression(int(level))
                 report[f"bpppb_{lam:.0f}"] = torch.stack([x.rate for x in losses]).mean().item()
@@ -218,30 +242,26 @@ class _State:
         return report
 
 
-def trained_parameters(
-    model: TemporalTransformer, cheap: FactorizedPrior, part: str
-) -> list[dict[str, Any]]:
+def trained_parameters(model: TemporalTransformer, cheap: FactorizedPrior, part: str) -> Groups:
     """Parameter groups that a stage trains, with their share of its learning rate.
 
     The other parameters are frozen. Scales and gains live on a logarithmic axis and move faster
     than the entries of a patch transform, which are small.
     """
-    transform = [
+    transform: Groups = [
         {"params": [*model.transform.parameters()], "speed": 0.2},
         {"params": [model.log_gain], "speed": 1.0},
     ]
-    prior = [
+    prior: Groups = [
         {"params": [*model.entropy_model.parameters()], "speed": 1.0},
         {"params": [*model._temporal_pad_token_maker.parameters()], "speed": 1.0},
     ]
-    correction = [{"params": [*model._dequantizer.parameters()], "speed": 1.0}]
+    correction: Groups = [{"params": [*model._dequantizer.parameters()], "speed": 1.0}]
     parts = {
         "transform": [*transform, {"params": [*cheap.parameters()], "speed": 10.0}],
         "prior": prior,
         "joint": [*transform, *prior, *correction],
     }
-    if part not in parts:
-        raise InputError(f"a stage trains one of {sorted(parts)}, not {part!r}.")
     model.requires_grad_(False)
     for group in parts[part]:
         for p in group["params"]:
@@ -258,22 +278,26 @@ def initialise(model: TemporalTransformer, cubes: list[Cube], recipe: Recipe) ->
     with torch.no_grad():
         linear.copy_(principal_components(cubes, config).reshape(linear.shape))
         for stack in (model.transform.analysis_transform, model.transform.synthesis_transform):
-            last = stack.transforms[-1]
-            nn.init.zeros_(last.weight)
-            nn.init.zeros_(last.bias)
+            silence(stack.transforms[-1])
         # At high rate a step of width d costs d^2 / 12 in distortion and log2(1 / d) in rate.
         lam = config.rate_max ** torch.linspace(0, 1, config.rate_knots)
         model.log_gain.copy_((0.5 * torch.log(lam * math.log(2) / 6))[:, None])
-        for gate in filter(None, [model.entropy_model.gates]):
-            nn.init.zeros_(gate.weight)
-            nn.init.zeros_(gate.bias)
-        nn.init.zeros_(model._dequantizer.process_conv[0].weight)
-        nn.init.zeros_(model._dequantizer.process_conv[0].bias)
+        if model.entropy_model.gates is not None:
+            silence(model.entropy_model.gates)
+        silence(model._dequantizer.process_conv[0])
+
+
+def silence(layer: nn.Module) -> None:
+    """Make a layer give 0, until it has learned better."""
+    for p in layer.parameters():
+        nn.init.zeros_(p)
 
 
 def principal_components(cubes: list[Cube], config: ModelConfig) -> Tensor:
     """First principal axes of standardised patches [C, bands * stride * stride]."""
     whole = [c for c in cubes if set(config.bands) <= set(c.bands)]
+    if not whole:
+        raise InputError(f"none of the training cubes has all of the bands {list(config.bands)}.")
     sampler = Sampler(whole, config, size=64, frames=1, seed=0)
     stride = config.stride
     covariance = torch.zeros(())
@@ -283,7 +307,8 @@ def principal_components(cubes: list[Cube], config: ModelConfig) -> Tensor:
         x = x.permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(0, 2)
         covariance = covariance + (x.T @ x).double()
     _, axes = torch.linalg.eigh(covariance)
-    return axes.flip(1)[:, : config.latent_channels].T.float()
+    largest: Tensor = axes.flip(1)[:, : config.latent_channels].T.float()
+    return largest
 
 
 def schedule(step: int, steps: int) -> float:

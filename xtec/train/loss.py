@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from xtec.models.network import TemporalTransformer, bits, interpolate, sigma
+from xtec.models.network import TemporalTransformer, interpolate, sigma
 from xtec.train.data import Crops
 
 
@@ -48,6 +48,15 @@ class Loss:
 def rounded(y: Tensor) -> Tensor:
     """Round; the gradient passes as if nothing had happened."""
     return y + (y.round() - y).detach()
+
+
+def bits(q: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
+    """Ideal code length of each latent under its discretised Gaussian, in bits."""
+    v = (q - mean).abs()
+    half = 0.5**0.5
+    upper = torch.erfc((v - 0.5) * half / deviation)
+    lower = torch.erfc((v + 0.5) * half / deviation)
+    return -torch.log2((0.5 * (upper - lower)).clamp_min(1e-9))
 
 
 def rate_distortion(

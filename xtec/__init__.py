@@ -1,0 +1,34 @@
+"""Learned compression of Sentinel-2 datacubes inside xarray, Dask and Zarr.
+
+Importing this package registers ``.tec`` on Dataset and DataArray. It imports no torch: the network
+is loaded when the first pixel is coded. ``xr.open_zarr`` reads compressed stores without this
+import, as Zarr finds the codec by itself.
+"""
+
+from importlib.metadata import version
+
+from xtec.accessor import Tec
+from xtec.cube.report import Info
+from xtec.errors import BandError, InputError, ModelError, StreamError, XtecError
+from xtec.settings import Settings
+from xtec.zarr_v2 import TecCodec
+from xtec.zarr_v3 import TecSerializer
+
+__all__ = [
+    "BandError",
+    "Info",
+    "InputError",
+    "ModelError",
+    "Settings",
+    "StreamError",
+    "Tec",
+    "TecCodec",
+    "TecSerializer",
+    "XtecError",
+]
+
+
+def __getattr__(name: str) -> str:
+    if name == "__version__":
+        return version("xarray-tec")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,159 @@
+"""``.tec`` on Dataset and DataArray: compress, and look at what came out.
+
+Each method is one call down.
+
+Below: cube. Above: the package itself, cli.
+"""
+
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+
+from xtec.cube import layout, prepare, quality, report, stacking, writing
+from xtec.cube.chunks import Sizes
+from xtec.cube.report import Info
+
+
+@xr.register_dataset_accessor("tec")  # type: ignore[no-untyped-call]
+@xr.register_dataarray_accessor("tec")  # type: ignore[no-untyped-call]
+class Tec:
+    """``.tec`` of a Dataset or DataArray that holds, or held, a Sentinel-2 cube."""
+
+    def __init__(self, cube: xr.Dataset | xr.DataArray) -> None:
+        self._dataset = _as_dataset(cube)
+
+    def compress(  # noqa: PLR0913 - what a user may choose
+        self,
+        store: str | Path | Any = None,
+        *,
+        compression: float = 20.0,
+        model: str = "embedded",
+        chunks: Sizes | None = None,
+        shards: Sizes | None = None,
+        zarr_format: int = 3,
+        overwrite: bool = False,
+        offset: int | None = None,
+        nodata: int | None = None,
+        variable: Hashable | None = None,
+        progress: bool = True,
+    ) -> xr.Dataset:
+        """Compress a Sentinel-2 cube into a Zarr store, or prepare it for ``.to_zarr``.
+
+        The cube is one variable with a band axis, or a Dataset with one variable per band, which
+        become one variable (`unstack` takes them apart again). Its axes are recognised by name
+        (time, band, y, x and usual variants) and stored in that order; a cube without a time axis
+        gets one of length 1. Other variables are stored lossless. The caller's object does not
+        change.
+
+        Parameters
+        ----------
+        store : path, URL or Zarr store, optional
+            Where to write. Without it nothing is computed: ``.to_zarr(path)`` of what is returned
+            does the work (for Zarr format 2 ``.to_zarr(path, zarr_format=2)``).
+        compression : float
+            Lambda: low is smaller, high is better.
+        model : str
+            "embedded", another model's name, or the path of its weights.
+        chunks : mapping or four integers, optional
+            Size of a chunk along time, y and x; by default 8, 256 and 256. All bands always.
+        shards : mapping or four integers, optional
+            Size of a shard: many chunks in one file. Zarr format 3 only.
+        zarr_format : {3, 2}
+            Version of the Zarr format.
+        overwrite : bool
+            Whether an existing store may be replaced.
+        offset : int, optional
+            Radiometric offset that the digital numbers carry: 1000 for ESA's products of
+            processing baseline 04.00 and later, unless the reader took it off. By default what
+            ``add_offset`` says, else 0. For reflectance in floating point it is added when packing,
+            which leaves room for negative values.
+        nodata : int, optional
+            Digital number of pixels without data; by default ``_FillValue``, else the attribute
+            ``nodata``, else 0. These pixels come back exactly.
+        variable : hashable, optional
+            Which variable, where several have a band axis.
+        progress : bool
+            Whether to show a progress bar.
+
+        Returns
+        -------
+        xarray.Dataset
+            The opened store, decoded where it is touched; without `store`, what is to be written.
+
+        Raises
+        ------
+        InputError, BandError, ModelError
+            Before anything is written, as far as it can be known without reading all pixels.
+
+        Notes
+        -----
+        uint16 and int16 are digital numbers and stored as they are. Floating point is reflectance,
+        packed to uint16 with a scale of 1e-4 and NaN as 0, unless its encoding says how else to
+        pack it to 16 bits. Plain ``xr.open_zarr`` gives packed values as float64; the Dataset
+        returned here has the type that went in.
+
+        What was opened from a compressed store still carries the codec: saving it again encodes it
+        again, and loses a little again. Copy the store's files instead, or save it uncompressed
+        with ``.drop_encoding()``.
+        """
+        if store is not None:
+            writing.refuse_to_spoil(self._dataset, store, overwrite=overwrite)
+        prepared = prepare.prepare(
+            self._dataset,
+            compression=compression,
+            model=model,
+            chunks=chunks,
+            shards=shards,
+            zarr_format=zarr_format,
+            offset=offset,
+            nodata=nodata,
+            variable=variable,
+        )
+        if store is None:
+            return prepared
+        return writing.write(
+            prepared, store, zarr_format=zarr_format, overwrite=overwrite, progress=progress
+        )
+
+    def info(self, variable: Hashable | None = None) -> Info:
+        """Describe how a cube is compressed: model, chunks, sizes, bits per pixel per band.
+
+        Raises
+        ------
+        InputError
+            Nothing here is compressed.
+        """
+        return report.info(self._dataset, variable)
+
+    def quality(
+        self, original: xr.Dataset | xr.DataArray, variable: Hashable | None = None
+    ) -> xr.Dataset:
+        """Compare with the original: RMSE, PSNR and largest error per band, SAM, NDVI error.
+
+        Computed block by block. Errors are in digital numbers; the peak of PSNR is 10,000.
+
+        Raises
+        ------
+        InputError
+            The two differ in shape, bands or coordinates.
+        """
+        return quality.quality(self._dataset, _as_dataset(original), variable)
+
+    def unstack(self, variable: Hashable | None = None) -> xr.Dataset:
+        """Make one variable per band, as it was before compression; lazy."""
+        cube = layout.find_cube(self._dataset, variable)
+        return stacking.unstack(cube.dataset, cube.name)
+
+    @property
+    def array(self) -> xr.DataArray:
+        """The cube as one variable (time, band, y, x); lazy."""
+        return layout.find_cube(self._dataset).variable
+
+
+def _as_dataset(cube: xr.Dataset | xr.DataArray) -> xr.Dataset:
+    """A DataArray as the only variable of a Dataset; it gets a name where it has none."""
+    if isinstance(cube, xr.Dataset):
+        return cube
+    return cube.to_dataset(name=stacking.DEFAULT_NAME if cube.name is None else cube.name)

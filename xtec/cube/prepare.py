@@ -1,0 +1,178 @@
+"""The Dataset that Zarr codes when it is written: lazy, and never the caller's own object.
+
+Below: layout, packing, storable, chunks, stored, the sockets, codec. Above: writing, accessor.
+"""
+
+import warnings
+from collections.abc import Hashable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from xtec.codec import Settings
+from xtec.cube.chunks import Sizes, block_shape, chunk_shape, cut, shard_shape
+from xtec.cube.layout import Cube, find_cube
+from xtec.cube.packing import Packing, check, packing_of, snap
+from xtec.cube.storable import VALUES, storable_attributes, storable_variable
+from xtec.cube.stored import settings_of
+from xtec.errors import InputError
+from xtec.zarr_v2 import TecCodec
+from xtec.zarr_v3 import NAME, TecSerializer
+
+INSTALL_HINT = "pip install xarray-tec"
+
+
+def prepare(  # noqa: PLR0913 - what a user may choose
+    dataset: xr.Dataset,
+    *,
+    compression: float = 20.0,
+    model: str = "embedded",
+    chunks: Sizes | None = None,
+    shards: Sizes | None = None,
+    zarr_format: int = 3,
+    offset: int | None = None,
+    nodata: int | None = None,
+    variable: Hashable | None = None,
+) -> xr.Dataset:
+    """Set everything up that ``.to_zarr`` needs; compute nothing.
+
+    Parameters are those of `xtec.accessor.Tec.compress`.
+
+    Raises
+    ------
+    InputError, BandError, ModelError
+        Anything that would fail later, as far as it can be known without computing.
+    """
+    if zarr_format not in (2, 3):
+        raise InputError(f"zarr_format={zarr_format!r} is unknown; allowed are 2 and 3.")
+    if shards is not None and zarr_format == 2:
+        raise InputError("Zarr format 2 has no shards; leave shards out, or use zarr_format=3.")
+    cube = find_cube(dataset, variable)
+    _warn_of_second_generation(cube)
+    packing = packing_of(cube.variable, nodata, offset)
+    settings = Settings(
+        model=model,
+        compression=compression,
+        bands=cube.bands,
+        nodata=packing.nodata,
+        offset=packing.offset,
+    )
+    return _assemble(cube, packing, settings, chunks, shards, zarr_format)
+
+
+def _assemble(
+    cube: Cube,
+    packing: Packing,
+    settings: Settings,
+    chunks: Sizes | None,
+    shards: Sizes | None,
+    zarr_format: int,
+) -> xr.Dataset:
+    """Put pixels, encoding and attributes together."""
+    array = cube.variable
+    if 0 in array.shape:
+        raise InputError(f"{cube.name!r} is empty: {dict(array.sizes)}.")
+    chunk = chunk_shape(chunks, array.dims, array.shape)
+    shard = shard_shape(shards, array.dims, array.shape, chunk)
+    coded = _blocks(array.variable, packing, shard or chunk)
+    coded.attrs = _attributes(array, packing, settings)
+    coded.encoding = {
+        **packing.encoding(),
+        **{k: array.encoding[k] for k in ("grid_mapping",) if k in array.encoding},
+        **_coordinates(array),
+        **_codec(packing, settings, zarr_format),
+        "chunks": chunk,
+    }
+    if shard:
+        coded.encoding["shards"] = shard
+    made = cube.dataset.copy()
+    changed = {cube.name: coded}
+    for name, variable in made.variables.items():
+        if name == cube.name:
+            continue
+        stored = storable_variable(variable, str(name))
+        if name in made.xindexes:  # an index keeps its values; a copy's notes may be changed
+            variable.attrs, variable.encoding = stored.attrs, stored.encoding
+        else:
+            changed[name] = stored
+    made = made.assign(changed)
+    made.attrs = storable_attributes(made.attrs, "the Dataset") | _about(cube, settings)
+    return made
+
+
+def _blocks(
+    variable: xr.Variable, packing: Packing, unit: tuple[int, int, int, int]
+) -> xr.Variable:
+    """Cut the pixels into the blocks that are written, on the grid of their digital numbers."""
+    if packing.floating and isinstance(variable._data, np.ndarray):  # noqa: SLF001
+        check(variable.values, packing)
+    present = [max(sizes) for sizes in variable.chunks] if variable.chunks else variable.shape
+    block = block_shape(unit, variable.shape, present)
+    variable = cut(variable, dict(zip(variable.dims, block, strict=True)))
+    data = variable.data
+    if packing.floating:
+        dtype = np.promote_types(variable.dtype, np.float32)
+        meta = np.empty((0,) * 4, dtype)
+        data = data.map_blocks(partial(snap, packing=packing), dtype=dtype, meta=meta)
+    else:
+        data = data.astype(packing.dtype)
+    return xr.Variable(variable.dims, data)
+
+
+def _codec(packing: Packing, settings: Settings, zarr_format: int) -> dict[str, Any]:
+    """The codec, where this Zarr format keeps it."""
+    if zarr_format == 2:
+        return {"compressors": TecCodec(settings, np.dtype(packing.dtype).newbyteorder("<").str)}
+    # A chunk that is missing or padded holds fill_value: no data.
+    return {
+        "serializer": TecSerializer(settings),
+        "compressors": None,
+        "fill_value": packing.nodata,
+    }
+
+
+def _coordinates(array: xr.DataArray) -> dict[str, str]:
+    """Name all coordinates, the CRS among them, so that plain open_zarr makes them such again."""
+    if "coordinates" in array.attrs:
+        return {}
+    names = sorted(str(name) for name in array.coords if name not in array.xindexes)
+    names = [name for name in names if " " not in name]
+    return {"coordinates": " ".join(names)} if names else {}
+
+
+def _attributes(array: xr.DataArray, packing: Packing, settings: Settings) -> dict[str, Any]:
+    """The variable's own attributes and a short note."""
+    attributes = storable_attributes(array.attrs, repr(array.name))
+    packed = packing.encoding()
+    attributes = {
+        key: value
+        for key, value in attributes.items()
+        if not (key in packed or (packing.floating and key in VALUES))
+    }
+    note = f"lossy: {settings.model}, compression {settings.compression:g}; no data is exact"
+    return attributes | {"tec_compression": note}
+
+
+def _about(cube: Cube, settings: Settings) -> dict[str, Any]:
+    """What plain zarr shows to a reader who does not have xtec."""
+    return {
+        "tec_install": f"{cube.name!r} needs the Zarr codec {NAME!r}: {INSTALL_HINT}",
+        "tec_format_version": settings.format_version,
+        "tec_model": settings.model,
+        "tec_model_digest": settings.model_digest,
+        "tec_lossy": f"{cube.name!r} was compressed with loss (compression "
+        f"{settings.compression:g}); no data is exact, all other variables are lossless",
+    }
+
+
+def _warn_of_second_generation(cube: Cube) -> None:
+    """Tell who compresses what comes out of a lossy store."""
+    if settings_of(cube.variable) is not None or "tec_compression" in cube.variable.attrs:
+        warnings.warn(
+            f"{cube.name!r} was compressed with loss before; compressing it again adds to the "
+            "loss. Start from the original where there is one.",
+            UserWarning,
+            stacklevel=2,
+        )

@@ -1,0 +1,145 @@
+"""Write a prepared Dataset to a store and open it again.
+
+Below: prepare, stored, errors. Above: accessor.
+"""
+
+import contextlib
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+import zarr
+from tqdm.dask import TqdmCallback
+from zarr.errors import ContainsArrayError, ContainsGroupError
+from zarr.storage import LocalStore
+
+from xtec.cube.stored import arrays_behind, settings_of
+from xtec.errors import InputError
+
+ZARR_FILES = ("zarr.json", ".zgroup", ".zarray", ".zmetadata", ".zattrs")
+"""By one of these a folder is known as a Zarr store."""
+
+NOISE = "Consolidated metadata is currently not part|The data type .* does not have a Zarr V3"
+
+
+def refuse_to_spoil(source: xr.Dataset, store: Any, *, overwrite: bool) -> None:
+    """Stop before anything is deleted or mixed up.
+
+    Raises
+    ------
+    InputError
+        The store exists and may not be overwritten, is what the cube is read from, or is a folder
+        or file of something else.
+    """
+    path = local_path(store)
+    if path is None or not path.exists():
+        return
+    if path.is_file() or (any(path.iterdir()) and not _is_zarr(path)):
+        raise InputError(f"{path} exists and is no Zarr store; it is left alone. Choose another.")
+    if not overwrite and any(path.iterdir()):
+        raise InputError(f"{path} exists; choose another, or pass overwrite=True to replace it.")
+    if any(place.is_relative_to(path.resolve()) for place in _places(source)):
+        raise InputError(f"{path} holds the cube that is to be compressed; choose another.")
+
+
+def write(
+    prepared: xr.Dataset, store: Any, *, zarr_format: int, overwrite: bool, progress: bool
+) -> xr.Dataset:
+    """Encode and write everything, then open what was written.
+
+    Returns
+    -------
+    xarray.Dataset
+        The opened store, lazy. Floating point comes back in the type it went in.
+
+    Raises
+    ------
+    InputError
+        The store exists and may not be overwritten, or pixels turn out not to fit. In the latter
+        case the store is incomplete.
+    """
+    _try_one_block(prepared)
+    path = local_path(store)
+    store = store if path is None or not isinstance(store, str | Path) else str(path)
+    with _quiet():
+        task = _lay_out(prepared, store, zarr_format, overwrite=overwrite)
+    try:
+        with _progress(shown=progress):
+            task.compute()
+    except Exception as error:
+        error.add_note(f"{store} is incomplete; pass overwrite=True to write it again.")
+        raise
+    with _quiet():
+        zarr.consolidate_metadata(store, zarr_format=zarr_format)  # type: ignore[arg-type]
+    return _open(prepared, store)
+
+
+def local_path(store: Any) -> Path | None:
+    """Where a store lies on this machine; None where that is not a folder."""
+    if isinstance(store, LocalStore):
+        return Path(store.root)
+    if isinstance(store, Path) or (isinstance(store, str) and "://" not in store):
+        return Path(store).expanduser()
+    return None
+
+
+def _is_zarr(path: Path) -> bool:
+    return any((path / name).exists() for name in ZARR_FILES)
+
+
+def _places(source: xr.Dataset) -> Iterator[Path]:
+    """Folders of all Zarr arrays on this machine that a Dataset reads from."""
+    for variable in source.variables.values():
+        for array in arrays_behind(variable):
+            path = local_path(array.store)
+            if path is not None:
+                yield (path / array.path).resolve()
+
+
+def _try_one_block(prepared: xr.Dataset) -> None:
+    """Compute one block of floating point: if no value fits, this tells before writing does."""
+    for variable in prepared.variables.values():
+        if settings_of(variable) is not None and variable.dtype.kind == "f":
+            middle = tuple(count // 2 for count in variable.data.numblocks)
+            variable.data.blocks[middle].compute()
+
+
+def _lay_out(prepared: xr.Dataset, store: Any, zarr_format: int, *, overwrite: bool) -> Any:
+    """Write metadata and coordinates; give the task that writes the rest."""
+    try:
+        return prepared.to_zarr(
+            store,
+            mode="w" if overwrite else "w-",
+            zarr_format=zarr_format,
+            consolidated=False,
+            compute=False,
+        )
+    except (ContainsArrayError, ContainsGroupError, FileExistsError) as error:
+        raise InputError(f"{store} exists; pass overwrite=True to replace it.") from error
+
+
+def _open(prepared: xr.Dataset, store: Any) -> xr.Dataset:
+    """Open a store; values of the coded variable in the type that was compressed."""
+    opened: xr.Dataset = xr.open_zarr(store)
+    opened.encoding["source"] = store
+    for name, variable in prepared.data_vars.items():
+        if settings_of(variable) is not None and opened[name].dtype.kind == variable.dtype.kind:
+            encoding = opened[name].encoding
+            opened[name] = opened[name].astype(variable.dtype)
+            opened[name].encoding = encoding
+    return opened
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what Zarr says about every store that xarray writes in format 3."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", NOISE)
+        yield
+
+
+def _progress(*, shown: bool) -> contextlib.AbstractContextManager[Any]:
+    """Show a bar over Dask's tasks; schedulers on other machines show their own."""
+    return TqdmCallback(desc="compressing", unit="task") if shown else contextlib.nullcontext()

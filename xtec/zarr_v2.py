@@ -1,0 +1,116 @@
+"""The socket for Zarr format 2, and for all else that speaks numcodecs.
+
+A codec of this kind sees an array when it encodes and only bytes when it decodes; what it returns
+is read as the array's own type. The type with its byte order is therefore part of the codec.
+
+Below: codec. Above: cube.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numcodecs.abc import Codec
+from numcodecs.compat import ensure_bytes, ensure_contiguous_ndarray, ndarray_copy
+
+from xtec.codec import Settings, decode_chunk, encode_chunk
+from xtec.errors import CorruptStreamError, InputError
+
+DTYPES = ("<u2", "<i2", ">u2", ">i2")
+
+
+@dataclass(frozen=True)
+class TecCodec(Codec):
+    """Code chunks (time, band, y, x) of uint16 or int16 with a Temporal Transformer.
+
+    Use it as the only entry of ``compressors`` of an array of Zarr format 2, or by itself. It
+    holds its settings and no model, so it can be pickled and costs nothing.
+
+    Raises
+    ------
+    InputError
+        `dtype` is not one of those that can be coded.
+
+    Examples
+    --------
+    >>> codec = TecCodec(Settings(bands=("B04", "B08"), compression=50))
+    >>> encoding = {"compressors": codec, "chunks": (8, 2, 256, 256)}
+    """
+
+    codec_id: ClassVar[str] = "xarray-tec.tt"
+
+    settings: Settings = field(default_factory=Settings)
+    dtype: str = "<u2"
+    """Type of the array, with its byte order: "<u2", "<i2", ">u2" or ">i2"."""
+
+    def __post_init__(self) -> None:
+        """Bring the type into its canonical form."""
+        try:
+            dtype = np.dtype(self.dtype).str
+        except TypeError:
+            dtype = ""
+        if dtype not in DTYPES:
+            raise InputError(
+                f"dtype={self.dtype!r} cannot be coded; allowed are {', '.join(DTYPES)}."
+            )
+        object.__setattr__(self, "dtype", dtype)
+
+    def encode(self, buf: Any) -> bytes:
+        """Encode one chunk.
+
+        Parameters
+        ----------
+        buf : array of the codec's type, shape (time, band, y, x)
+            In any memory layout; not modified.
+
+        Raises
+        ------
+        InputError
+            An array of another type or shape.
+        """
+        chunk = np.asarray(buf)
+        if chunk.dtype.str != self.dtype:
+            raise InputError(
+                f"an array of type {chunk.dtype.str} met a codec for {self.dtype}; what it decodes "
+                f"would be misread. Cast the array, or use TecCodec(settings, dtype=...) with one "
+                f"of {', '.join(DTYPES)}."
+            )
+        return encode_chunk(np.ascontiguousarray(chunk), self.settings)
+
+    def decode(self, buf: Any, out: Any = None) -> Any:
+        """Decode one chunk.
+
+        Parameters
+        ----------
+        buf : bytes-like
+        out : array, optional
+            Where to put the chunk.
+
+        Returns
+        -------
+        array of the codec's type, shape (time, band, y, x)
+            C-contiguous.
+
+        Raises
+        ------
+        StreamError
+            Not a whole, undamaged stream of this type.
+        """
+        data = ensure_bytes(ensure_contiguous_ndarray(buf))
+        chunk = decode_chunk(data, model=self.settings.model)
+        if chunk.dtype != np.dtype(self.dtype).newbyteorder("="):
+            raise CorruptStreamError(
+                f"a stream holds a chunk of type {chunk.dtype}, where the array's chunks are "
+                f"{self.dtype}: it does not belong here."
+            )
+        return ndarray_copy(chunk.astype(self.dtype, copy=False), out)
+
+    def get_config(self) -> dict[str, Any]:
+        """Id, type and settings, as JSON."""
+        return {"id": self.codec_id, "dtype": self.dtype, **self.settings.to_dict()}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """Rebuild the codec from `get_config`, with or without the id."""
+        fields = {name: value for name, value in config.items() if name not in ("id", "dtype")}
+        return cls(Settings.from_dict(fields), config.get("dtype", cls.dtype))
