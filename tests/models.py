@@ -41,14 +41,10 @@ TINY = ModelConfig(
 )
 """Stride 4, so windows of 16 pixels, and as many latents as pixels."""
 
+_other = dataclasses.replace
 VARIED = {
-    "like the official": TINY,
     "like the embedded": TINY,
-    "8 bits": TINY,
-    "14 bits, deep": TINY,
-    "8 bits, plain": TINY,
-} | {
-    "like the official": dataclasses.replace(
+    "like the official": _other(
         TINY,
         attention=True,
         linear_path=False,
@@ -58,21 +54,19 @@ VARIED = {
         refine="conv",
         rate_knots=0,
     ),
-    "8 bits": dataclasses.replace(TINY, prior_bits=8, latent_input="linear", channels=(4, 8)),
-    "14 bits, deep": dataclasses.replace(
+    "8 bits": _other(TINY, channels=(4, 8), prior_bits=8, latent_input="linear"),
+    "14 bits, deep": _other(
         TINY,
+        channels=(4, 8),
         prior_bits=14,
         layers_separate=2,
         layers_joint=2,
         layers_decoder=3,
         refine="conv",
-        channels=(4, 8),
     ),
-    "8 bits, plain": dataclasses.replace(
-        TINY, prior_bits=8, references=False, rate_knots=0, scale_map="reciprocal", channels=(4, 8)
-    ),
+    "one rate": _other(TINY, channels=(4, 8), scale_map="reciprocal", rate_knots=0),
 }
-"""One network for every way through the prior."""
+"""Networks for every way through the prior."""
 
 
 @lru_cache
@@ -122,7 +116,7 @@ def pixel_network():
             for layer in silent:
                 for p in layer.parameters():
                     p.zero_()
-            # In rising quality: steps of 64, 16 or 2 and 8 or 4 standard deviations per thousand.
+            # The width of a step where a band's deviation is 1000, at each knot.
             steps_dn = torch.tensor([8.0, 4.0, 1.0]) * STEP_DN
             model.log_gain.copy_((1000 / steps_dn).log()[:, None])
     return model

@@ -22,7 +22,12 @@ class Tec:
     """``.tec`` of a Dataset or DataArray that holds, or held, a Sentinel-2 cube."""
 
     def __init__(self, cube: xr.Dataset | xr.DataArray) -> None:
-        self._dataset = _as_dataset(cube)
+        self._cube = cube
+
+    @property
+    def _dataset(self) -> xr.Dataset:
+        # Made at every call: xarray keeps the accessor while its object may change.
+        return _as_dataset(self._cube)
 
     def compress(  # noqa: PLR0913 - what a user may choose
         self,

@@ -21,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         options.run(options)
-    except XtecError as error:
+    except (XtecError, OSError) as error:
         print(f"xtec: {error}", file=sys.stderr)
         return 1
     return 0

@@ -44,11 +44,10 @@ class Coded:
 
 
 def undisturbed(function: Callable[P, R]) -> Callable[P, R]:
-    """Run without gradients, and in the precision of this file whatever autocast says outside."""
+    """Compute in the precision that is written here, whatever the caller's autocast says."""
     for device in GROUP:
         function = torch.autocast(device, enabled=False)(function)
-    guarded: Callable[P, R] = torch.inference_mode()(function)
-    return guarded
+    return function
 
 
 class Engine:
@@ -71,6 +70,7 @@ class Engine:
         self._lock = threading.Lock()
 
     @undisturbed
+    @torch.inference_mode()
     def encode(self, pixels: NDArray[np.float32], level: int) -> list[Coded]:
         """Pixels to latents and their distributions.
 
@@ -98,6 +98,7 @@ class Engine:
         return [Coded(*chunk) for chunk in zip(*arrays, strict=True)]
 
     @undisturbed
+    @torch.inference_mode()
     def decode(
         self,
         read: Callable[[NDArray[np.uint16]], NDArray[np.int32]],
@@ -133,6 +134,7 @@ class Engine:
             q, z = self._prior.decode(symbols, level, (b, t, height // latent, width // latent))
 
         @undisturbed
+        @torch.inference_mode()
         def pixels() -> NDArray[np.float32]:
             def synthesis(x: Tensor) -> Tensor:
                 y, features = x.split([q.shape[2], z.shape[2]], dim=1)

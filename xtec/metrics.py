@@ -131,7 +131,7 @@ def _angles_deg(
     lengths = np.sqrt((before**2).sum(axis=-3) * (after**2).sum(axis=-3))
     valid = valid & (lengths > 0)
     cosines = (before * after).sum(axis=-3)[valid] / lengths[valid]
-    return np.degrees(np.arccos(np.clip(cosines, -1, 1)))
+    return np.asarray(np.degrees(np.arccos(np.clip(cosines, -1, 1))))
 
 
 def _ndvi(
@@ -141,7 +141,7 @@ def _ndvi(
     red, nir = (values[..., band, :, :] for band in red_nir)
     usable = valid[..., red_nir[0], :, :] & valid[..., red_nir[1], :, :]
     usable &= (red >= 0) & (nir >= 0) & (red + nir > 0)
-    ndvi = np.full(red.shape, np.nan)
+    ndvi: NDArray[np.float64] = np.full(red.shape, np.nan)
     ndvi[usable] = (nir - red)[usable] / (nir + red)[usable]
     return ndvi
 

@@ -77,14 +77,14 @@ def restore(network: NDArray[np.float32], stream: Stream, config: ModelConfig) -
     values = np.rint(network[:, positions, :h, :w] * std + (mean + stream.offset))
     dtype = np.dtype(stream.dtype)
     lowest, top = int(np.iinfo(dtype).min), saturated_value(dtype)
-    chunk: Pixels = np.clip(values, lowest, top - 1).astype(dtype)
+    chunk: Pixels = np.clip(values, lowest, top - 1).astype(dtype, order="C")
     if stream.nodata is not None:
         # A valid pixel must not become no-data by chance: it moves by one.
         chance = chunk == stream.nodata
         chunk[chance] = stream.nodata - 1 if stream.nodata > lowest else lowest + 1
     if stream.saturated is not None:
         chunk[stream.saturated] = top
-    if stream.invalid is not None:
+    if stream.invalid is not None and stream.invalid.any():
         if stream.nodata is None:
             raise CorruptStreamError("the stream has pixels without data and no value for them.")
         chunk[stream.invalid] = stream.nodata

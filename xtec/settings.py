@@ -18,6 +18,8 @@ from xtec.sentinel2 import NODATA
 COMPRESSION = (0.1, 10_000.0)
 """Lambdas that make sense to ask for."""
 
+OFFSET_LIMIT_DN = 0xFFFF
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -48,6 +50,11 @@ class Settings:
         if self.nodata is not None:
             object.__setattr__(self, "nodata", _integer("nodata", self.nodata))
         object.__setattr__(self, "offset", _integer("offset", self.offset))
+        if abs(self.offset) > OFFSET_LIMIT_DN:
+            raise InputError(
+                f"offset is {self.offset}; give digital numbers from {-OFFSET_LIMIT_DN} to "
+                f"{OFFSET_LIMIT_DN}."
+            )
         low, high = COMPRESSION
         if not low <= self.compression <= high:
             raise InputError(f"compression is {self.compression}; give a number {low} to {high}.")

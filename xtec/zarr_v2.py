@@ -1,13 +1,14 @@
 """The socket for Zarr format 2, and for all else that speaks numcodecs.
 
-A codec of this kind sees an array when it encodes and only bytes when it decodes; what it returns
-is read as the array's own type. The type with its byte order is therefore part of the codec.
+A codec of this kind sees an array when it encodes and only bytes when it decodes; the memory of
+what it returns is then read as the array's own type, in the array's own order. Both are therefore
+part of the codec.
 
 Below: codec. Above: cube.
 """
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from numcodecs.abc import Codec
@@ -29,7 +30,7 @@ class TecCodec(Codec):
     Raises
     ------
     InputError
-        `dtype` is not one of those that can be coded.
+        `dtype` or `order` is not one of those allowed.
 
     Examples
     --------
@@ -42,6 +43,8 @@ class TecCodec(Codec):
     settings: Settings = field(default_factory=Settings)
     dtype: str = "<u2"
     """Type of the array, with its byte order: "<u2", "<i2", ">u2" or ">i2"."""
+    order: Literal["C", "F"] = "C"
+    """Order of the array in memory, as in numpy."""
 
     def __post_init__(self) -> None:
         """Bring the type into its canonical form."""
@@ -53,6 +56,8 @@ class TecCodec(Codec):
             raise InputError(
                 f"dtype={self.dtype!r} cannot be coded; allowed are {', '.join(DTYPES)}."
             )
+        if self.order not in ("C", "F"):
+            raise InputError(f"order={self.order!r} is unknown; allowed are 'C' and 'F'.")
         object.__setattr__(self, "dtype", dtype)
 
     def encode(self, buf: Any) -> bytes:
@@ -60,13 +65,13 @@ class TecCodec(Codec):
 
         Parameters
         ----------
-        buf : array of the codec's type, shape (time, band, y, x)
-            In any memory layout; not modified.
+        buf : array of the codec's type and order, shape (time, band, y, x)
+            Not modified.
 
         Raises
         ------
         InputError
-            An array of another type or shape.
+            An array of another type, order or shape.
         """
         chunk = np.asarray(buf)
         if chunk.dtype.str != self.dtype:
@@ -74,6 +79,14 @@ class TecCodec(Codec):
                 f"an array of type {chunk.dtype.str} met a codec for {self.dtype}; what it decodes "
                 f"would be misread. Cast the array, or use TecCodec(settings, dtype=...) with one "
                 f"of {', '.join(DTYPES)}."
+            )
+        lies = {"C": chunk.flags.c_contiguous, "F": chunk.flags.f_contiguous}
+        other = "F" if self.order == "C" else "C"
+        if lies[other] and not lies[self.order]:
+            raise InputError(
+                f"an array in {other} order met a codec for {self.order} order; what it decodes "
+                "would be scrambled. Use TecCodec(settings, dtype, order) with the array's order, "
+                "or copy the array."
             )
         return encode_chunk(np.ascontiguousarray(chunk), self.settings)
 
@@ -89,7 +102,7 @@ class TecCodec(Codec):
         Returns
         -------
         array of the codec's type, shape (time, band, y, x)
-            C-contiguous.
+            Contiguous in the codec's order.
 
         Raises
         ------
@@ -103,14 +116,17 @@ class TecCodec(Codec):
                 f"a stream holds a chunk of type {chunk.dtype}, where the array's chunks are "
                 f"{self.dtype}: it does not belong here."
             )
-        return ndarray_copy(chunk.astype(self.dtype, copy=False), out)
+        # Zarr flattens this as it lies in memory: in another order pixels would be scrambled.
+        return ndarray_copy(chunk.astype(self.dtype, order=self.order, copy=False), out)
 
     def get_config(self) -> dict[str, Any]:
-        """Id, type and settings, as JSON."""
-        return {"id": self.codec_id, "dtype": self.dtype, **self.settings.to_dict()}
+        """Id, settings, type and order, as JSON."""
+        array = {"dtype": self.dtype, "order": self.order}
+        return {"id": self.codec_id, **self.settings.to_dict(), **array}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
         """Rebuild the codec from `get_config`, with or without the id."""
-        fields = {name: value for name, value in config.items() if name not in ("id", "dtype")}
-        return cls(Settings.from_dict(fields), config.get("dtype", cls.dtype))
+        array = {name: config[name] for name in ("dtype", "order") if name in config}
+        fields = {name: config[name] for name in config if name not in ("id", *array)}
+        return cls(Settings.from_dict(fields), **array)

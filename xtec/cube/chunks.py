@@ -7,9 +7,9 @@ Below: axes, errors. Above: prepare.
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from math import prod
-from numbers import Integral
 from typing import Any
 
+import numpy as np
 import xarray as xr
 
 from xtec.cube.axes import AXES
@@ -119,9 +119,10 @@ def _sizes(
         given = dict(zip(AXES, given, strict=True))
     roles = dict(zip(dims, AXES, strict=True)) | {role: role for role in AXES}
     unknown = [key for key in given if key not in roles]
-    sizes = dict(zip(AXES, default, strict=True)) | {roles.get(k, ""): n for k, n in given.items()}
+    sizes: dict[str, Any] = dict(zip(AXES, default, strict=True))
+    sizes |= {roles.get(k, ""): n for k, n in given.items()}
     sizes = {k: w if sizes[k] == -1 else sizes[k] for k, w in zip(AXES, whole, strict=True)}
-    if unknown or not all(isinstance(n, Integral) and n > 0 for n in sizes.values()):
+    if unknown or not all(isinstance(n, int | np.integer) and n > 0 for n in sizes.values()):
         raise InputError(f"{what}={given!r} does not name sizes of the cube's axes; {allowed}")
     return _four(int(n) for n in sizes.values())
 

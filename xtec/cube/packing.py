@@ -82,8 +82,9 @@ def packing_of(
     """
     name, offset_said = array.dtype.newbyteorder("=").name, 0
     if name in DTYPES:
-        packing = Packing(name, fill=_whole(array.encoding.get("_FillValue")))
-        known = _whole(array.attrs.get("_FillValue", packing.fill))
+        known = _whole(array.attrs.get("_FillValue", array.encoding.get("_FillValue")))
+        # What the attributes say already must not be said again by the encoding.
+        packing = Packing(name, fill=None if "_FillValue" in array.attrs else known)
         offset_said = _offset(array.attrs.get("scale_factor"), array.attrs.get("add_offset"))
     elif name in ("float16", "float32", "float64"):
         packing = _floating(array, nodata, offset or 0)

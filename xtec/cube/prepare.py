@@ -80,8 +80,7 @@ def _assemble(
     coded.attrs = _attributes(array, packing, settings)
     coded.encoding = {
         **packing.encoding(),
-        **{k: array.encoding[k] for k in ("grid_mapping",) if k in array.encoding},
-        **_coordinates(array),
+        **_geography(array),
         **_codec(packing, settings, zarr_format),
         "chunks": chunk,
     }
@@ -133,26 +132,22 @@ def _codec(packing: Packing, settings: Settings, zarr_format: int) -> dict[str, 
     }
 
 
-def _coordinates(array: xr.DataArray) -> dict[str, str]:
-    """Name all coordinates, the CRS among them, so that plain open_zarr makes them such again."""
-    if "coordinates" in array.attrs:
-        return {}
-    names = sorted(str(name) for name in array.coords if name not in array.xindexes)
-    names = [name for name in names if " " not in name]
-    return {"coordinates": " ".join(names)} if names else {}
+def _geography(array: xr.DataArray) -> dict[str, str]:
+    """Name the CRS, and all coordinates so that plain open_zarr makes them such again."""
+    names = sorted(str(name) for name in array.coords if name not in array.dims)
+    said = {
+        "grid_mapping": array.encoding.get("grid_mapping"),
+        "coordinates": " ".join(name for name in names if " " not in name),
+    }
+    return {key: value for key, value in said.items() if value and key not in array.attrs}
 
 
 def _attributes(array: xr.DataArray, packing: Packing, settings: Settings) -> dict[str, Any]:
-    """The variable's own attributes and a short note."""
-    attributes = storable_attributes(array.attrs, repr(array.name))
-    packed = packing.encoding()
-    attributes = {
-        key: value
-        for key, value in attributes.items()
-        if not (key in packed or (packing.floating and key in VALUES))
-    }
+    """The variable's own attributes, without packing that the encoding says, and a short note."""
+    said = {*VALUES, "missing_value"} if packing.floating else set()
+    own = {key: value for key, value in array.attrs.items() if key not in said}
     note = f"lossy: {settings.model}, compression {settings.compression:g}; no data is exact"
-    return attributes | {"tec_compression": note}
+    return storable_attributes(own, repr(array.name)) | {"tec_compression": note}
 
 
 def _about(cube: Cube, settings: Settings) -> dict[str, Any]:
@@ -169,7 +164,8 @@ def _about(cube: Cube, settings: Settings) -> dict[str, Any]:
 
 def _warn_of_second_generation(cube: Cube) -> None:
     """Tell who compresses what comes out of a lossy store."""
-    if settings_of(cube.variable) is not None or "tec_compression" in cube.variable.attrs:
+    noted = {"tec_compression", "tec_model"} & {*cube.variable.attrs, *cube.dataset.attrs}
+    if noted or settings_of(cube.variable) is not None:
         warnings.warn(
             f"{cube.name!r} was compressed with loss before; compressing it again adds to the "
             "loss. Start from the original where there is one.",

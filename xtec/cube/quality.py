@@ -120,14 +120,17 @@ def _compare_blocks(
 ) -> tuple[Comparison, int]:
     """Compare two blocks; also count values that are no data in only one of them."""
     lost, absent = packing.invalid(after), packing_before.invalid(before)
-    comparison = compare(
-        packing_before.numbers(before),
-        np.rint(packing.numbers(after)),
-        valid=~(lost | absent),
-        offset=packing.offset,
-        red_nir=red_nir,
+    dates = (  # one by one: the figures need several times the memory of the pixels
+        compare(
+            packing_before.numbers(before[date]),
+            np.rint(packing.numbers(after[date])),
+            valid=~(lost[date] | absent[date]),
+            offset=packing.offset,
+            red_nir=red_nir,
+        )
+        for date in range(len(after))
     )
-    return comparison, int(np.count_nonzero(lost != absent))
+    return reduce(add, dates), int(np.count_nonzero(lost != absent))
 
 
 @dataclass(frozen=True)

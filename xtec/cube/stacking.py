@@ -79,15 +79,16 @@ def unstack(dataset: xr.Dataset, name: Hashable) -> xr.Dataset:
     record = json.loads(array.attrs.get(STACKED, "{}"))
     own: Mapping[str, dict[str, Any]] = record.get("variables", {})
     common = {key: v for key, v in array.attrs.items() if not str(key).startswith("tec_")}
-    if time not in record.get("dims", array.dims):
-        array = array.isel({time: 0})
+    rest = dataset.drop_vars([name])
+    if time not in record.get("dims", array.dims):  # the cube came without a time axis
+        array, rest = array.isel({time: 0}), rest.isel({time: 0}, missing_dims="ignore")
     bands = {}
     for number, key in enumerate(str(key) for key in array[band].values):
         one = array.isel({band: number}, drop=True)
         one = _of_type(one, np.dtype(record.get("dtype", one.dtype)))
         one.attrs = common | one.attrs | own.get(key, {})
         bands[key] = one.transpose(*record.get("dims", one.dims))
-    every = dataset.drop_vars([name]).drop_dims([band]).assign(bands)
+    every = rest.drop_dims([band], errors="ignore").assign(bands)
     order = [key for key in record.get("order", []) if key in every.data_vars]
     return every[order + [key for key in every.data_vars if key not in order]]
 
@@ -99,8 +100,8 @@ def _band_variables(dataset: xr.Dataset) -> list[Hashable]:
         found = {str(name): array.dims for name, array in dataset.data_vars.items()}
         raise InputError(
             f"no band dimension, and no variable that is a Sentinel-2 band; found {found}. "
-            f"Expected is one variable with a dimension {' or '.join(AXES['band'])}, or variables with y "
-            "and x that are named after bands, such as B02 or blue."
+            f"Expected is one variable with a dimension {' or '.join(AXES['band'])}, or variables "
+            "with y and x that are named after bands, such as B02 or blue."
         )
     recognise([str(name) for name in names])
     first, *others = (dataset[name] for name in names)

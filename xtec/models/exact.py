@@ -265,9 +265,9 @@ def known_answer(arithmetic: Arithmetic) -> int:
         worst = torch.full((33, k), float(limit), device=device)
         absorb(arithmetic.matmul(worst, -worst.T.contiguous(), limit * limit * k))
     x = pseudo_random((48, d), device) * (LIMIT / 2**24)
-    layer = nn.utils.skip_init(nn.Linear, d, 3 * d, device=device)  # leaves random numbers alone
-    layer.weight.copy_(pseudo_random((3 * d, d), device) / 2**26)
-    layer.bias.copy_(pseudo_random((3 * d,), device) / 2**24)
+    layer = nn.Linear(d, 3 * d, device="meta")  # elsewhere it would draw random numbers
+    layer.weight = nn.Parameter(pseudo_random((3 * d, d), device) / 2**26)
+    layer.bias = nn.Parameter(pseudo_random((3 * d,), device) / 2**24)
     norm = nn.LayerNorm(d, device=device)
     norm.weight.copy_(pseudo_random((d,), device) / 2**22)
     n = absorb(LayerNorm(arithmetic, norm)(x.round()))

@@ -182,7 +182,7 @@ class Position(nn.Module):
 
     def __init__(self, tokens: int, d: int) -> None:
         super().__init__()
-        self._pos = nn.Parameter(torch.randn(1, tokens, d) * 0.02)
+        self._pos = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, tokens, d), std=0.02))
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self._pos
@@ -201,7 +201,7 @@ class PadToken(nn.Module):
 
     def __init__(self, c: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(1, c, 1, 1))
+        self.weight = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, c, 1, 1)))
 
 
 def head(d: int, out: int) -> nn.Sequential:

@@ -67,13 +67,14 @@ def read_card(path: Path) -> Card:
 def save(model: "TemporalTransformer", name: str, path: Path) -> None:
     """Write a network's weights in float16 with its name and configuration."""
     import torch
-    from safetensors.torch import save_file
+    from safetensors.torch import save as to_bytes
 
     tensors = {
         k: v.detach().to("cpu", torch.float16).contiguous() for k, v in model.state_dict().items()
     }
     about = json.dumps({"name": name, "config": model.config.to_dict()}, sort_keys=True)
-    save_file(tensors, path, metadata={HEADER_KEY: about})
+    # Not their save_file, whose files nobody else may read.
+    path.write_bytes(to_bytes(tensors, metadata={HEADER_KEY: about}))
 
 
 def load(card: Card) -> "TemporalTransformer":
@@ -96,6 +97,8 @@ def load(card: Card) -> "TemporalTransformer":
         raise ModelError(f"cannot read the weights {card.path}: {error}.") from error
     if hashlib.sha256(data).hexdigest() != card.digest:
         raise ModelError(f"{card.path} is no longer the file with digest {card.digest[:16]}.")
+    # Without memory for weights of its own. Keep the network's initialisers to those that do not
+    # import torch's compiler here, which takes a second (normal_ and arithmetic do).
     with torch.device("meta"):
         model = TemporalTransformer(card.config)
     try:

@@ -62,9 +62,11 @@ def read(path: Path) -> Cube:
         steps = ((folded >> 1) ^ -(folded & 1)).reshape(meta["shape"])
         pixels, bands = steps.cumsum(axis=-1, dtype=np.int32).astype(np.uint16), meta["bands"]
     else:
-        opened = xr.open_dataset(path, mask_and_scale=False)
-        array = next(v for v in opened.data_vars.values() if v.ndim == 4 and "band" in v.dims)
-        pixels, bands = array.to_numpy(), array["band"].to_numpy().tolist()
+        with xr.open_dataset(path, mask_and_scale=False) as opened:
+            cubes = [v for v in opened.data_vars.values() if v.ndim == 4 and "band" in v.coords]
+            if not cubes:
+                raise InputError(f"{path} has no variable of four dimensions with names of bands.")
+            pixels, bands = cubes[0].to_numpy(), cubes[0]["band"].to_numpy().tolist()
     if pixels.dtype != np.uint16 or pixels.ndim != 4:
         raise InputError(
             f"{path} holds {pixels.dtype} of {pixels.ndim} dimensions; training needs uint16 "

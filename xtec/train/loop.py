@@ -13,13 +13,14 @@ import json
 import math
 import time
 import tomllib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
 from xtec.errors import InputError
@@ -30,6 +31,7 @@ from xtec.models.weights import save
 from xtec.train.data import Crops, Cube, Sampler, read_all
 from xtec.train.loss import FactorizedPrior, rate_distortion
 
+VALIDATION_PX = 128
 PARTS = ("transform", "prior", "joint")
 Groups = list[dict[str, Any]]
 """Parameter groups of an optimiser."""
@@ -124,7 +126,7 @@ def train(recipe: Recipe, data: list[Path], out: Path, *, device: str, val: list
 
 def _fixed_crops(cubes: list[Cube], config: ModelConfig) -> list[Crops]:
     """The same few crops every time, to see progress with."""
-    sampler = Sampler(cubes, config, size=128, frames=3, seed=1)
+    sampler = Sampler(cubes, config, size=VALIDATION_PX, frames=3, seed=1)
     batches = sampler.batches(8)
     return [next(batches) for _ in range(4)]
 
@@ -145,9 +147,7 @@ class _State:
 
     def _begin_stage(self) -> None:
         stage = self.recipe.stages[min(self.stage, len(self.recipe.stages) - 1)]
-        self.ema = AveragedModel(
-            self.model, multi_avg_fn=get_ema_multi_avg_fn(self.recipe.ema_decay)
-        )
+        self.ema = AveragedModel(self.model, multi_avg_fn=averaging(self.recipe.ema_decay))
         trained = trained_parameters(self.model, self.cheap, stage.train)
         self.optimizer = torch.optim.AdamW(trained, lr=stage.learning_rate, weight_decay=0.0)
 
@@ -293,7 +293,7 @@ def silence(layer: nn.Module) -> None:
         nn.init.zeros_(p)
 
 
-def principal_components(cubes: list[Cube], config: ModelConfig) -> Tensor:
+def principal_components(cubes: list[Cube], config: ModelConfig, *, batches: int = 200) -> Tensor:
     """First principal axes of standardised patches [C, bands * stride * stride]."""
     whole = [c for c in cubes if set(config.bands) <= set(c.bands)]
     if not whole:
@@ -301,7 +301,7 @@ def principal_components(cubes: list[Cube], config: ModelConfig) -> Tensor:
     sampler = Sampler(whole, config, size=64, frames=1, seed=0)
     stride = config.stride
     covariance = torch.zeros(())
-    for _, crops in zip(range(200), sampler.batches(16), strict=False):
+    for _, crops in zip(range(batches), sampler.batches(16), strict=False):
         x = crops.pixels.flatten(0, 1)
         x = x.unfold(2, stride, stride).unfold(3, stride, stride)
         x = x.permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(0, 2)
@@ -309,6 +309,17 @@ def principal_components(cubes: list[Cube], config: ModelConfig) -> Tensor:
     _, axes = torch.linalg.eigh(covariance)
     largest: Tensor = axes.flip(1)[:, : config.latent_channels].T.float()
     return largest
+
+
+def averaging(decay: float) -> Callable[..., None]:
+    """Exponential average of weights that soon forgets where a stage began."""
+
+    @torch.no_grad()
+    def update(averaged: list[Tensor], current: list[Tensor], count: Tensor) -> None:
+        recent = min(decay, (1 + float(count)) / (10 + float(count)))
+        torch._foreach_lerp_(averaged, current, 1 - recent)
+
+    return update
 
 
 def schedule(step: int, steps: int) -> float:

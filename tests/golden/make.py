@@ -1,0 +1,106 @@
+"""Make the golden files of a new format version: ``python -m tests.golden.make``.
+
+It refuses a version that is there already, whole or in part: files that once were released are
+the test, and a missing one is a failure, not a gap to be filled.
+"""
+
+import hashlib
+import json
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from xtec.codec import Settings, decode_chunk, encode_chunk
+from xtec.coding.stream import FORMAT_VERSION, parse
+from xtec.models import registry, weights
+from xtec.models.config import ModelConfig
+from xtec.models.network import TemporalTransformer
+
+HERE = Path(__file__).parent
+
+CONFIG = ModelConfig(
+    bands=("B02", "B03", "B04", "B08", "B11"),
+    mean=(1400.0, 1300.0, 1350.0, 2300.0, 2200.0),
+    std=(940.0, 935.0, 1070.0, 1117.0, 1158.0),
+    channels=(4, 8, 12),
+    residual_blocks=1,
+    d_model=16,
+    heads=2,
+    layers_separate=1,
+    layers_joint=1,
+    layers_decoder=1,
+    mlp_ratio=2,
+    latent_input="log",
+    scale_map="log2",
+    linear_path=True,
+    references=True,
+    rate_knots=3,
+)
+
+
+def network():
+    """Random weights, fixed by being in a file, with a linear path that is orthonormal."""
+    torch.manual_seed(FORMAT_VERSION)
+    model = TemporalTransformer(CONFIG)
+    linear = model.transform.linear
+    with torch.no_grad():
+        axes, _ = torch.linalg.qr(torch.randn(5 * 8 * 8, CONFIG.latent_channels))
+        linear.copy_(axes.T.reshape(linear.shape))
+        channels = 0.2 * torch.randn(CONFIG.latent_channels)
+        model.log_gain.copy_(torch.tensor([1.0, 2.0, 3.0])[:, None] + channels)
+        model.entropy_model.rate.normal_(0, 0.3)
+        for name, p in model.named_parameters():
+            if "_head.4" in name or "gates" in name:
+                p.mul_(3)
+    return model
+
+
+def chunks():
+    """Name -> digital numbers and how they are encoded."""
+    random = np.random.default_rng(FORMAT_VERSION)
+    y, x = np.mgrid[:20, :28]
+    land = 1500 + 900 * np.sin(y / 5) * np.cos(x / 7)
+
+    def scene(shape, dtype):
+        t, b, h, w = shape
+        noise = random.normal(0, 60, shape)
+        seasons = np.linspace(0.9, 1.3, t)[:, None, None, None]
+        bands = np.linspace(0.8, 1.4, b)[:, None, None]
+        return (land[:h, :w] * seasons * bands + noise).round().astype(dtype)
+
+    masked = scene((2, 2, 17, 9), np.uint16)
+    masked[0][:, np.tri(17, 9, dtype=bool)] = 0
+    masked[1, 1, 3:5, 2:4] = 65535
+    subset = ("B11", "B03")
+    return {
+        "plain": (scene((3, 5, 20, 28), np.uint16), {"compression": 50}),
+        "masked": (masked, {"compression": 400, "bands": subset}),
+        "offset": (scene((1, 5, 8, 11), np.int16), {"nodata": None, "offset": -1000}),
+        "empty": (np.full((2, 5, 9, 9), -9999, np.int16), {"nodata": -9999}),
+    }
+
+
+def make(folder):
+    """Write a version's files into a folder that must not be there yet."""
+    if folder.exists():
+        sys.exit(f"{folder} is there already; golden files are made once and never again.")
+    folder.mkdir(parents=True)
+    name = f"golden-{FORMAT_VERSION}"
+    weights.save(network(), name, folder / f"{name}.safetensors")
+    os.environ[registry.SEARCH_PATH] = str(folder)
+    expected, pixels = {}, {}
+    for key, (chunk, fields) in chunks().items():
+        data = encode_chunk(chunk, Settings(name, **fields))
+        (folder / f"{key}.stream").write_bytes(data)
+        pixels[key] = decode_chunk(data)
+        digest = hashlib.sha256(data).hexdigest()
+        expected[key] = {"sha256": digest, "latents_crc": f"{parse(data).latents_crc:08x}"}
+    np.savez_compressed(folder / "pixels.npz", **pixels)
+    (folder / "expected.json").write_text(json.dumps(expected, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    make(HERE / f"v{FORMAT_VERSION}")

@@ -1,0 +1,120 @@
+"""A process that codes chunks under settings of its own; see test_portability.
+
+``python -m tests.portable FOLDER NAME [no-onednn]`` works in FOLDER, where the chunks are, and
+writes to FOLDER/NAME. It does what each line of its standard input asks for, and answers with one.
+"""
+
+import contextlib
+import hashlib
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from xtec import codec
+from xtec.codec import Settings
+from xtec.coding import tables
+from xtec.engine import Engine, engine
+
+SETTINGS = Settings(compression=20)
+BATCH = 8
+ALONE = (0, 5)
+AMPLIFIED = 20
+
+
+def digest(latents):
+    return hashlib.sha256(np.ascontiguousarray(latents, "<i4").tobytes()).hexdigest()
+
+
+@contextlib.contextmanager
+def noted(name):
+    """What a method of the engine gives while this lasts."""
+    seen, method = [], getattr(Engine, name)
+
+    def noting(*args):
+        found = method(*args)
+        seen.append(found)
+        return found
+
+    setattr(Engine, name, noting)
+    yield seen
+    setattr(Engine, name, method)
+
+
+def encode(folder, out):
+    """Streams of all chunks, and the latents that were quantised for them."""
+    chunks = list(np.load(folder / "chunks.npy"))
+    with noted("encode") as coded:
+        streams = codec.encode_chunks(chunks, SETTINGS)
+    np.save(out / "latents.npy", np.stack([c.latents for batch in coded for c in batch]))
+    for i, stream in enumerate(streams):
+        (out / f"{i}.stream").write_bytes(stream)
+    alone = [codec.encode_chunk(chunks[i], SETTINGS) for i in ALONE]
+    pair = codec.encode_chunks([chunks[i] for i in reversed(ALONE)], SETTINGS)
+    facts = {
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "company changed nothing": alone == pair[::-1] == [streams[i] for i in ALONE],
+    }
+    (out / "facts.json").write_text(json.dumps(facts))
+
+
+def decode(folder, out):
+    """Every stream there is, in three kinds of company: digests of latents, and the pixels."""
+    paths = {}
+    for path in sorted(folder.glob("*/*.stream")):
+        paths.setdefault(path.read_bytes(), path.stem)
+    streams = list(paths)
+    shuffled = np.random.default_rng(1).permutation(len(streams))
+    arrangements = {
+        "alone": [[i] for i, stem in enumerate(paths.values()) if int(stem) in ALONE],
+        "batches": [range(i, i + BATCH) for i in range(0, len(streams) - BATCH + 1, BATCH)],
+        "shuffled": np.array_split(shuffled, -(-len(streams) // BATCH)),
+    }
+    report = {}
+    for name, batches in arrangements.items():
+        report[name] = {}
+        for batch in batches:
+            with noted("decode") as decoded:
+                pixels = codec.decode_chunks([streams[i] for i in batch])
+            latents = [q for found, _ in decoded for q in found]
+            for i, q, chunk in zip(batch, latents, pixels, strict=True):
+                key = hashlib.sha256(streams[i]).hexdigest()
+                report[name][key] = digest(q)
+                np.save(out / f"{key}.{name}.npy", chunk)
+    (out / "decoded.json").write_text(json.dumps(report))
+
+
+def float_rows(folder, out):
+    """How the float network would code the chunks: centres and table rows.
+
+    Heads are amplified, so that weights of any training depend on what they see.
+    """
+    network, level = engine(SETTINGS.card)._network, SETTINGS.level
+    q = torch.from_numpy(np.load(folder / "plain" / "latents.npy")).float()
+    with torch.inference_mode():
+        for head in (network.entropy_model.mean_head, network.entropy_model.scale_head):
+            head[-1].weight.mul_(AMPLIFIED)
+        mean, scale, _ = network.prior(q, torch.full((len(q),), level))
+    t = tables.load()
+    steps = np.floor(mean.numpy().astype(float) * 64 + 0.5).astype(int) + 32
+    edges = t.scale_edges[SETTINGS.card.config.scale_map]
+    index = np.searchsorted(edges, np.rint(scale.numpy() * 1024), side="right")
+    np.savez(out / "float.npz", centre=steps >> 6, row=t.rows(index, steps & 63))
+
+
+def main():
+    folder, out = Path(sys.argv[1]), Path(sys.argv[1], sys.argv[2])
+    out.mkdir()
+    if "no-onednn" in sys.argv:
+        torch.backends.mkldnn.set_flags(_enabled=False)
+    for line in sys.stdin:
+        {"encode": encode, "decode": decode, "float": float_rows}[line.strip()](folder, out)
+        sys.stdout.write("done\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

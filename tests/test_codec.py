@@ -1,0 +1,335 @@
+"""One chunk to bytes and back: what matters is exact, company changes nothing, damage is named.
+
+The model of these tests loses nothing but the step of its quantiser, so every valid pixel is
+bounded. See `tests.models.pixel_network`.
+"""
+
+import dataclasses
+import re
+import struct
+import zlib
+from contextlib import suppress
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.models import STEP_DN, TINY, chunks, pixel_network, write_weights
+from xtec import codec
+from xtec.codec import Settings, decode_chunk, decode_chunks, encode_chunk, encode_chunks
+from xtec.coding import stream as container
+from xtec.errors import (
+    CorruptStreamError,
+    InputError,
+    StreamError,
+    TruncatedStreamError,
+    WrongModelError,
+    XtecError,
+)
+from xtec.models import registry
+
+BEST = 400.0
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    path = tmp_path_factory.mktemp("models") / "pixels.safetensors"
+    return write_weights(path, pixel_network(), "pixels")
+
+
+@pytest.fixture(scope="module")
+def plain(model):
+    return Settings(model, compression=BEST)
+
+
+def scene(shape=(2, 3, 20, 13), dtype="uint16", seed=0):
+    """Digital numbers with a swath edge, another hole and some saturated pixels."""
+    random = np.random.default_rng(seed)
+    chunk = random.integers(500, 5000, shape).astype(dtype)
+    chunk[0][:, np.tri(*shape[2:], dtype=bool)] = 0
+    chunk[:, 0, -3:, -2:] = 0
+    chunk[-1, 1, 0, :3] = np.iinfo(dtype).max
+    return chunk
+
+
+def bound(bands=TINY.bands):
+    """Largest error of a valid pixel in DN, per band: half a step, and rounding."""
+    std = np.array([TINY.std[TINY.bands.index(b)] for b in bands])
+    return (STEP_DN / 2 * std / 1000 * 1.02 + 1)[:, None, None]
+
+
+def check(chunk, found, one):
+    """No-data and saturated pixels are exact, and only they; the others are near."""
+    top = np.iinfo(chunk.dtype).max
+    assert found.dtype == chunk.dtype.newbyteorder("=")
+    assert found.shape == chunk.shape
+    assert found.flags.c_contiguous
+    invalid = chunk == (top + 1 if one.nodata is None else one.nodata)
+    assert np.array_equal(found == one.nodata, invalid)
+    assert np.array_equal((found == top) & ~invalid, (chunk == top) & ~invalid)
+    near = np.abs(found.astype(float) - chunk) <= bound(one.bands)
+    assert (near | invalid | (chunk == top)).all()
+
+
+@settings(max_examples=40)
+@given(chunk=chunks(), nodata=st.sampled_from([0, 0, None, 2000, 32767]))
+def test_a_chunk_comes_back(model, chunk, nodata):
+    one = Settings(model, compression=BEST, nodata=nodata)
+    check(chunk, decode_chunk(encode_chunk(chunk, one)), one)
+
+
+@settings(max_examples=15)
+@given(data=st.data(), bands=st.permutations(TINY.bands), count=st.integers(1, 3))
+def test_any_bands_in_any_order_come_back(model, data, bands, count):
+    one = Settings(model, compression=BEST, bands=tuple(bands[:count]))
+    chunk = data.draw(chunks(bands=count))
+    check(chunk, decode_chunk(encode_chunk(chunk, one)), one)
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 1, 1), (1, 3, 1, 40), (5, 3, 33, 2), (1, 3, 16, 16)])
+def test_any_size_comes_back(plain, shape):
+    chunk = np.random.default_rng(0).integers(1, 9000, shape).astype(np.uint16)
+    check(chunk, decode_chunk(encode_chunk(chunk, plain)), plain)
+
+
+@pytest.mark.parametrize("dtype", ["<u2", ">u2", "<i2", ">i2"])
+def test_byte_order_is_the_callers_business(plain, dtype):
+    chunk = scene(dtype=np.dtype(dtype).newbyteorder("=")).astype(dtype)
+    data = encode_chunk(chunk, plain)
+    assert data == encode_chunk(chunk.astype(chunk.dtype.newbyteorder("=")), plain)
+    found = decode_chunk(data)
+    assert found.dtype.isnative
+    check(chunk, found, plain)
+
+
+LAYOUTS = {
+    "Fortran order": np.asfortranarray,
+    "a view of every second pixel": lambda chunk: np.repeat(chunk, 2, axis=3)[..., ::2],
+    "turned round": lambda chunk: np.ascontiguousarray(chunk[:, :, ::-1])[:, :, ::-1],
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+def test_layout_in_memory_is_the_callers_business_and_nothing_is_modified(plain, layout):
+    chunk = scene()
+    laid_out = layout(chunk)
+    laid_out.flags.writeable = False
+    assert encode_chunk(laid_out, plain) == encode_chunk(chunk, plain)
+    assert np.array_equal(laid_out, scene())
+
+
+@pytest.mark.parametrize("data", [bytes, bytearray, memoryview])
+def test_streams_come_in_any_kind_of_bytes(plain, data):
+    stream = encode_chunk(scene(), plain)
+    assert np.array_equal(decode_chunk(data(stream)), decode_chunk(stream))
+
+
+def test_a_chunk_without_data_costs_next_to_nothing_and_needs_no_model(plain):
+    chunk = np.zeros((4, 3, 50, 60), np.int16)
+    data = encode_chunk(chunk, plain)
+    assert len(data) < 100
+    assert container.parse(data).payload == b""
+    assert container.parse(data).latents_crc == 0
+    lost = dataclasses.replace(container.parse(data), model_digest=bytes(8))
+    for found in decode_chunks([data, container.pack(lost)]):
+        assert np.array_equal(found, chunk)
+        assert found.dtype == np.int16
+
+
+def test_a_chunk_that_is_saturated_throughout_comes_back(plain):
+    chunk = np.full((1, 3, 4, 4), 65535, np.uint16)
+    assert np.array_equal(decode_chunk(encode_chunk(chunk, plain)), chunk)
+
+
+@pytest.mark.parametrize("value", [1, 2, 65533, 65534])
+def test_valid_pixels_never_become_no_data_or_saturated(plain, value):
+    """They lie within the error of the values that are reserved."""
+    chunk = np.full((1, 3, 16, 16), value, np.uint16)
+    chunk[:, :, 0, 0] = 0
+    chunk[:, :, 1, 1] = 65535
+    check(chunk, decode_chunk(encode_chunk(chunk, plain)), plain)
+
+
+@pytest.mark.parametrize("offset", [1000, -200])
+def test_the_offset_is_what_the_numbers_carry(model, plain, offset):
+    """The network sees the same pixels, so the latents are the same, and so is the quality."""
+    chunk = np.random.default_rng(0).integers(2000, 9000, (2, 3, 16, 16)).astype(np.uint16)
+    moved = (chunk.astype(int) + offset).astype(np.uint16)
+    one = Settings(model, compression=BEST, offset=offset)
+    streams = [container.parse(encode_chunk(*p)) for p in ((chunk, plain), (moved, one))]
+    assert streams[0].payload == streams[1].payload
+    assert streams[1].offset == offset
+    found = decode_chunk(encode_chunk(moved, one)).astype(int)
+    assert np.array_equal(found - offset, decode_chunk(encode_chunk(chunk, plain)))
+
+
+def test_lower_compression_settings_are_smaller_and_worse(model):
+    chunk = np.random.default_rng(0).normal(2000, 300, (2, 3, 32, 32)).astype(np.uint16)
+    sizes, errors = [], []
+    for compression in (1, 20, 400):
+        data = encode_chunk(chunk, Settings(model, compression=compression))
+        sizes.append(len(data))
+        errors.append(np.abs(decode_chunk(data).astype(float) - chunk).mean())
+    assert sizes == sorted(sizes)
+    assert errors == sorted(errors, reverse=True)
+
+
+def test_several_passes_give_what_one_gives(plain, monkeypatch):
+    batch = [scene(seed=i) for i in range(5)]
+    streams = encode_chunks(batch, plain)
+    found = decode_chunks(streams)
+    monkeypatch.setattr(codec, "CHUNKS_AT_ONCE", 2)
+    assert encode_chunks(batch, plain) == streams
+    assert all(map(np.array_equal, decode_chunks(streams), found))
+
+
+@settings(max_examples=15)
+@given(order=st.permutations(range(7)), count=st.integers(1, 7))
+def test_company_changes_no_byte_and_no_pixel(model, order, count):
+    one = Settings(model, compression=30)
+    batch = [scene(seed=i) for i in range(3)]
+    batch += [scene(dtype="int16"), scene(shape=(1, 3, 7, 40)), scene() * 0, scene()[:1]]
+    some = [batch[i] for i in order[:count]]
+    streams = encode_chunks(some, one)
+    assert streams == [encode_chunk(chunk, one) for chunk in some]
+    found = decode_chunks(streams)
+    assert all(map(np.array_equal, found, map(decode_chunk, streams)))
+
+
+def test_streams_of_different_settings_are_decoded_together(model):
+    chunk = scene()
+    two_bands = Settings(model, bands=("B08", "B02"))
+    pairs = [(chunk, Settings(model, compression=c)) for c in (1, 50, 400)]
+    pairs += [(chunk[:, :2], two_bands), (chunk[:, :2], Settings(model, bands=("B04", "B08")))]
+    streams = [encode_chunk(*pair) for pair in pairs]
+    assert all(map(np.array_equal, decode_chunks(streams), map(decode_chunk, streams)))
+
+
+def test_nothing_is_nothing(plain):
+    assert encode_chunks([], plain) == []
+    assert decode_chunks([]) == []
+
+
+BAD_CHUNKS = [
+    (np.zeros((1, 3, 2, 2), np.float32), {}, r"float32; .*uint16 or int16.*scale_factor"),
+    (np.zeros((1, 3, 2, 2), np.uint8), {}, "uint8"),
+    (np.zeros((3, 2, 2), np.uint16), {}, r"shape \(3, 2, 2\); .*\(time, band, y, x\)"),
+    (np.zeros((0, 3, 2, 2), np.uint16), {}, "none of them empty"),
+    (np.zeros((1, 2, 2, 2), np.uint16), {}, "2 bands .*the settings name 3: .*B08"),
+    (np.zeros((1, 3, 2, 2), np.int16), {"nodata": 65535}, "no-data 65535 is not a int16; give -32"),
+]
+
+
+@pytest.mark.parametrize(("chunk", "fields", "message"), BAD_CHUNKS)
+def test_a_chunk_that_cannot_be_coded(model, chunk, fields, message):
+    with pytest.raises(InputError, match=message):
+        encode_chunk(chunk, Settings(model, **fields))
+
+
+def test_one_bad_chunk_of_several_is_found_before_anything_is_coded(plain, monkeypatch):
+    monkeypatch.setattr(codec, "_engine", None)
+    with pytest.raises(InputError, match="float64"):
+        encode_chunks([scene(), scene().astype(float)], plain)
+
+
+def small(plain):
+    """A stream with both masks, of a few hundred bytes."""
+    return encode_chunk(scene((1, 3, 7, 5)), plain)
+
+
+def test_a_flipped_bit_anywhere_is_an_error(plain):
+    data = small(plain)
+    for place in range(len(data)):
+        bad = bytearray(data)
+        bad[place] ^= 1 << place % 8
+        with pytest.raises(StreamError):
+            decode_chunk(bytes(bad))
+
+
+def test_a_truncation_anywhere_is_an_error(plain):
+    data = small(plain)
+    for length in range(len(data)):
+        with pytest.raises(TruncatedStreamError):
+            decode_chunk(data[:length])
+
+
+def test_bytes_behind_the_end_are_an_error(plain):
+    with pytest.raises(CorruptStreamError, match="1 bytes follow"):
+        decode_chunk(small(plain) + b"x")
+
+
+def resealed(data):
+    """Set the checksum right, as someone would who forges a stream."""
+    return data[:-4] + struct.pack("<I", zlib.crc32(data[:-4]))
+
+
+def test_a_forged_bit_gives_an_error_or_the_same_latents(plain):
+    """Without the outer checksum the one over the latents still stands guard."""
+    data = small(plain)
+    payload = container.parse(data).payload
+    begin = data.index(payload)
+    for place in range(begin, begin + len(payload), 29):
+        bad = bytearray(data)
+        bad[place] ^= 1 << place % 8
+        with pytest.raises(StreamError):
+            decode_chunk(resealed(bytes(bad)))
+
+
+@given(seed=st.integers(0, 2**32 - 1), place=st.integers(0, 60))
+@settings(max_examples=60)
+def test_forged_bytes_never_give_anything_but_a_stream_error(model, seed, place):
+    one = Settings(model, compression=BEST)
+    data = bytearray(small(one))
+    data[place % len(data)] = seed % 256
+    with suppress(StreamError):
+        decode_chunk(resealed(bytes(data)))
+
+
+def test_latents_of_another_checksum_are_never_made_into_pixels(plain, monkeypatch):
+    """As if the prior had come out otherwise on this machine."""
+    stream = container.parse(small(plain))
+    forged = container.pack(dataclasses.replace(stream, latents_crc=stream.latents_crc ^ 1))
+    monkeypatch.setattr(codec, "restore", None)
+    with pytest.raises(CorruptStreamError, match=r"checksum.*model pixels.*no pixel"):
+        decode_chunk(forged)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"level": 33}, "setting 33"),
+        ({"bands": (0, 1, 200)}, "band 200 does not exist in model pixels"),
+        ({"nodata": None}, "no value for them"),
+        ({"payload": b"", "frame_bytes": (0,)}, "no latents, yet some of its pixels are valid"),
+        ({"invalid": None, "payload": b"", "frame_bytes": (0,)}, "no latents"),
+        ({"shape": (1, 3, 40, 5), "invalid": None, "saturated": None}, "."),
+    ],
+)
+def test_a_forged_field(plain, change, message):
+    good = small(plain)
+    forged = container.pack(dataclasses.replace(container.parse(good), **change))
+    for streams in ([forged], [good, forged], [forged, good]):
+        with pytest.raises(StreamError, match=message):
+            decode_chunks(streams)
+
+
+def test_a_stream_of_a_model_that_is_not_here(plain):
+    stream = dataclasses.replace(container.parse(small(plain)), model_digest=bytes(range(8)))
+    with pytest.raises(WrongModelError) as caught:
+        decode_chunk(container.pack(stream), model="their-model")
+    for part in ("0001020304050607", "'their-model'", "Install", registry.SEARCH_PATH):
+        assert re.search(re.escape(part), str(caught.value))
+
+
+def test_settings_of_a_model_that_is_not_here(plain):
+    gone = dataclasses.replace(plain, model="gone", model_digest="ab" * 32)
+    with pytest.raises(WrongModelError, match="'gone'"):
+        encode_chunk(scene(), gone)
+
+
+def test_every_error_is_ours_and_a_value_error(plain):
+    """So that callers can catch either."""
+    for error in (InputError, StreamError):
+        assert issubclass(error, XtecError)
+        assert issubclass(error, ValueError)
