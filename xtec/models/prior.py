@@ -31,14 +31,8 @@ from xtec.models.exact import (
     fixed,
     leaky_relu,
 )
-from xtec.models.network import (
-    LATENT_DIVISOR,
-    REFERENCES,
-    Attention,
-    Block,
-    Blocks,
-    TemporalTransformer,
-)
+from xtec.models.network import TemporalTransformer
+from xtec.models.transformer import LATENT_DIVISOR, REFERENCES, Attention, Block, Blocks
 from xtec.models.windows import context_windows, neighbours, shifted, unwindows, windows
 
 HEAD_LIMIT = 8191
