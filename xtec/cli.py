@@ -71,7 +71,9 @@ def _demo(options: argparse.Namespace) -> None:
     read = time.perf_counter()
     print(opened.tec.info())
     quality = opened.tec.quality(cube)
-    print(f"\nAgainst the original, in digital numbers (PSNR in dB over 10,000):\n\n{_table(quality)}")
+    print(
+        f"\nAgainst the original, in digital numbers (PSNR in dB over 10,000):\n\n{_table(quality)}"
+    )
     raw_mb = cube.tec.array.nbytes / 1e6
     print(
         f"\n{raw_mb:.1f} MB of pixels written in {written - begin:.1f} s and read in "
@@ -88,7 +90,9 @@ def _table(quality: "xr.Dataset") -> str:
     """Per band what varies by band, then the rest in one line each."""
     per_band = quality[[name for name, v in quality.data_vars.items() if v.dims == ("band",)]]
     rest = "\n".join(
-        f"{name:12} {value.item():.4g}" for name, value in quality.data_vars.items() if not value.dims
+        f"{name:12} {value.item():.4g}"
+        for name, value in quality.data_vars.items()
+        if not value.dims
     )
     return f"{per_band.to_dataframe().round(1).to_string()}\n\n{rest}"
 

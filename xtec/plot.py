@@ -36,11 +36,9 @@ def comparison(original: xr.DataArray, decoded: xr.DataArray, *, time: int = 0) 
         The cubes differ in shape, or matplotlib is missing.
     """
     try:
-        from matplotlib.figure import Figure  # noqa: PLC0415  an extra
+        from matplotlib.figure import Figure
     except ImportError as error:
-        raise InputError(
-            "pictures need matplotlib; pip install 'xarray-tec[plot]'."
-        ) from error
+        raise InputError("pictures need matplotlib; pip install 'xarray-tec[plot]'.") from error
     if original.shape != decoded.shape:
         raise InputError(f"cannot compare {original.shape} with {decoded.shape}.")
     before, after = original.isel(time=time), decoded.isel(time=time)
