@@ -81,6 +81,8 @@ def network(config, seed=0):
                     p.normal_(0, 0.3)
                 if "_head.4" in name or "gates" in name:
                     p.mul_(8)
+                if name.endswith("_pos"):
+                    p.mul_(50)
     return model.eval().requires_grad_(requires_grad=False)
 
 

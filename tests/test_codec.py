@@ -295,6 +295,15 @@ def test_latents_of_another_checksum_are_never_made_into_pixels(plain, monkeypat
         decode_chunk(forged)
 
 
+def test_a_payload_that_goes_on_after_the_last_symbol(plain):
+    """Its latents are right; still, nobody wrote it so."""
+    stream = container.parse(small(plain))
+    more = stream.payload + bytes(4)
+    forged = dataclasses.replace(stream, payload=more, frame_bytes=(len(more),))
+    with pytest.raises(CorruptStreamError, match="1 words left"):
+        decode_chunk(container.pack(forged))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

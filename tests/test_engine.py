@@ -12,6 +12,7 @@ from tests.models import TINY, network, write_weights
 from xtec import engine as room
 from xtec.coding import tables
 from xtec.engine import Engine, engine
+from xtec.errors import InputError
 from xtec.models import weights
 
 LEVEL = 20
@@ -160,13 +161,22 @@ def test_many_callers_share_one_engine(card, pixels, monkeypatch):
 
 
 def test_the_device_is_chosen_by_the_environment_else_by_what_is_there(monkeypatch):
+    monkeypatch.delenv(room.DEVICE, raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert room.default_device() == "cuda"
     monkeypatch.setenv(room.DEVICE, "cuda:3")
     assert room.default_device() == "cuda:3"
     monkeypatch.delenv(room.DEVICE)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert room.default_device() == "cuda"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert room.default_device() == "cpu"
+
+
+@pytest.mark.parametrize("device", ["cuda", "mps", "tpu:1"])
+def test_a_device_that_is_not_there(monkeypatch, device):
+    monkeypatch.setenv(room.DEVICE, device)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(InputError, match=f"{device}.* allowed are cpu"):
+        room.default_device()
 
 
 @pytest.mark.gpu

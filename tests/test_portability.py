@@ -30,6 +30,10 @@ WAYS = {
     "no-onednn": {},
     "two-threads": {"OMP_NUM_THREADS": "2"},
 }
+STEADY = {
+    "XTEC_DEVICE": "cpu",
+    "OMP_WAIT_POLICY": "passive",  # waiting threads must not spin: there are few cores for all
+}
 X86 = platform.machine() in {"x86_64", "AMD64"}
 
 
@@ -42,7 +46,7 @@ class Worker:
         with self.errors.open("w") as errors:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "tests.portable", folder, name, name],
-                env=clean | {"OMP_NUM_THREADS": "1"} | WAYS[name],
+                env=clean | {"OMP_NUM_THREADS": "1"} | WAYS[name] | STEADY,
                 cwd=Path(__file__).parents[1],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

@@ -2,6 +2,7 @@
 
 import os
 import re
+from pathlib import Path
 
 import pytest
 
@@ -64,6 +65,14 @@ def test_folders_of_the_search_path_are_looked_into(tmp_path, monkeypatch):
     assert set(registry.known()) == {"in-a", "in-b", registry.EMBEDDED}
     card = registry.resolve("in-b")
     assert registry.find(bytes.fromhex(card.digest)[:8]) == card
+
+
+def test_foreign_files_in_the_search_path_are_passed_over(tmp_path, monkeypatch):
+    (tmp_path / "a.safetensors").write_bytes(b"of some other program")
+    card = registry.read_card(Path(write_weights(tmp_path / "b.safetensors", network(TINY))))
+    monkeypatch.setenv(registry.SEARCH_PATH, str(tmp_path))
+    assert registry.resolve("tiny") == card
+    assert registry.resolve("embedded").name == registry.EMBEDDED
 
 
 def test_an_unknown_name():

@@ -142,6 +142,17 @@ def test_a_run_resumed_within_a_stage_goes_on_from_there(recipe, folder, tmp_pat
     assert all(torch.equal(states[0][k], v) for k, v in states[1].items())
 
 
+def test_a_stage_goes_on_from_the_averaged_weights(recipe, folder, tmp_path):
+    cubes = data.read_all([folder])
+    state = loop._State(recipe, torch.device("cpu"), cubes)
+    state.run(recipe.stages[0], cubes, tmp_path, [])
+    averaged = {k: v.clone() for k, v in state.average().state_dict().items()}
+    assert not all(torch.equal(averaged[k], v) for k, v in state.model.state_dict().items())
+    state.next_stage()
+    for model in (state.model, state.average()):
+        assert all(torch.equal(averaged[k], v) for k, v in model.state_dict().items())
+
+
 def test_a_checkpoint_of_another_network_is_not_taken_up(recipe, folder, tmp_path, monkeypatch):
     run(dataclasses.replace(recipe, stages=STAGES[:1]), folder, tmp_path)
     monkeypatch.setattr(configs, "OTHER", TINY, raising=False)

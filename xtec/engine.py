@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from xtec.errors import InputError
 from xtec.models import exact, weights
 from xtec.models.prior import ExactPrior
 from xtec.models.weights import Card
@@ -162,7 +163,15 @@ class Engine:
 
 def default_device() -> str:
     """The device of this process: ``XTEC_DEVICE``, else CUDA where there is one, else the CPU."""
-    return os.environ.get(DEVICE) or ("cuda" if torch.cuda.is_available() else "cpu")
+    cuda = torch.cuda.is_available()
+    device = os.environ.get(DEVICE) or ("cuda" if cuda else "cpu")
+    kind = device.partition(":")[0]
+    if kind not in GROUP or (kind == "cuda" and not cuda):
+        raise InputError(
+            f"{DEVICE}={device!r} is not a device of this machine; allowed are "
+            f"{'cpu, cuda and cuda:N' if cuda else 'cpu (torch finds no CUDA here)'}."
+        )
+    return device
 
 
 _building = threading.Lock()

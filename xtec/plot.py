@@ -42,7 +42,7 @@ def comparison(original: xr.DataArray, decoded: xr.DataArray, *, time: int = 0) 
     if original.shape != decoded.shape:
         raise InputError(f"cannot compare {original.shape} with {decoded.shape}.")
     before, after = original.isel(time=time), decoded.isel(time=time)
-    figure = Figure(figsize=(13, 4.6), layout="constrained")
+    figure = Figure(figsize=(9.6, 3.5), layout="constrained")
     left, middle, right = figure.subplots(1, 3)
     stretch = _stretch(before)
     left.imshow(_true_colour(before, stretch))

@@ -11,7 +11,7 @@ from typing import Any
 
 import xarray as xr
 import zarr
-from tqdm.dask import TqdmCallback
+from tqdm import TqdmWarning
 from zarr.errors import ContainsArrayError, ContainsGroupError
 from zarr.storage import LocalStore
 
@@ -142,4 +142,11 @@ def _quiet() -> Iterator[None]:
 
 def _progress(*, shown: bool) -> contextlib.AbstractContextManager[Any]:
     """Show a bar over Dask's tasks; schedulers on other machines show their own."""
-    return TqdmCallback(desc="compressing", unit="task") if shown else contextlib.nullcontext()
+    if not shown:
+        return contextlib.nullcontext()
+    with warnings.catch_warnings():
+        # In a notebook without widgets tqdm says so at length; the bar is then one of text.
+        warnings.simplefilter("ignore", TqdmWarning)
+        from tqdm.dask import TqdmCallback
+
+        return TqdmCallback(desc="compressing", unit="task")

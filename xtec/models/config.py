@@ -15,6 +15,7 @@ from xtec.errors import ModelError
 
 WINDOW = 4
 """Side of the windows that are coded, in latents; the context window is twice as wide."""
+CONTEXT_FRAMES = 2
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class ModelConfig:
     layers_decoder: int = 5
     mlp_ratio: int = 4
     context_frames: int = 2
+    """Frames that the joint encoder looks back on."""
     latent_input: Literal["linear", "log"] = "linear"
     """How latents enter the transformer: divided by 35, or sign(q) log2(1 + |q|)."""
     scale_map: Literal["reciprocal", "log2"] = "reciprocal"
@@ -70,6 +72,10 @@ class ModelConfig:
             raise ModelError(f"standard deviations must be positive, got {min(self.std)}.")
         if self.d_model % self.heads:
             raise ModelError(f"d_model {self.d_model} is not a multiple of {self.heads} heads.")
+        if self.context_frames != CONTEXT_FRAMES:
+            raise ModelError(
+                f"a context of {self.context_frames} frames; this xtec knows {CONTEXT_FRAMES}."
+            )
 
     @property
     def latent_channels(self) -> int:

@@ -7,7 +7,9 @@ they lie in a folder of the environment variable ``XTEC_MODEL_PATH``.
 Below: weights, errors. Above: engine, codec.
 """
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from xtec.errors import ModelError, WrongModelError
@@ -74,7 +76,13 @@ def known() -> dict[str, Card]:
 
 def _cards() -> list[Card]:
     """Every model at hand; of one name the last is meant."""
-    folders = [Path(__file__).parent]
-    folders += [Path(p) for p in os.environ.get(SEARCH_PATH, "").split(os.pathsep) if p]
-    files = [p for f in folders for p in sorted(f.glob("*.safetensors"))]
-    return [*_used.values(), *map(read_card, files)]
+    shipped = sorted(Path(__file__).parent.glob("*.safetensors"))
+    return [*_used.values(), *_searched(), *map(read_card, shipped)]
+
+
+def _searched() -> Iterator[Card]:
+    """Models in the folders of the search path; what else lies there is none of our business."""
+    for folder in filter(None, os.environ.get(SEARCH_PATH, "").split(os.pathsep)):
+        for path in sorted(Path(folder).glob("*.safetensors")):
+            with contextlib.suppress(ModelError):
+                yield read_card(path)
