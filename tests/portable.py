@@ -21,7 +21,7 @@ from xtec.engine import Engine, engine
 SETTINGS = Settings(compression=20)
 BATCH = 8
 ALONE = (0, 5)
-AMPLIFIED = 20
+AMPLIFIED = 1000
 
 
 def digest(latents):
@@ -90,13 +90,13 @@ def decode(folder, out):
 def float_rows(folder, out):
     """How the float network would code the chunks: centres and table rows.
 
-    Heads are amplified, so that weights of any training depend on what they see.
+    The head of the mean is amplified, so that a few small chunks stand for very many: how often a
+    mean falls on another grid point grows with its error.
     """
     network, level = engine(SETTINGS.card)._network, SETTINGS.level
     q = torch.from_numpy(np.load(folder / "plain" / "latents.npy")).float()
     with torch.inference_mode():
-        for head in (network.entropy_model.mean_head, network.entropy_model.scale_head):
-            head[-1].weight.mul_(AMPLIFIED)
+        network.entropy_model.mean_head[-1].weight.mul_(AMPLIFIED)
         mean, scale, _ = network.prior(q, torch.full((len(q),), level))
     t = tables.load()
     steps = np.floor(mean.numpy().astype(float) * 64 + 0.5).astype(int) + 32

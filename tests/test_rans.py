@@ -344,6 +344,7 @@ def test_it_works_where_no_cache_can_be_written(tmp_path):
     copy = tmp_path / "xtec"
     shutil.copytree(package / "coding", copy / "coding", ignore=shutil.ignore_patterns("__py*"))
     shutil.copy(package / "errors.py", copy)
+    (copy / "__init__.py").touch()
     nowhere = copy / "coding" / "__pycache__"
     nowhere.touch()  # a file where a folder would have to be: nobody can write there, not even root
     code = """

@@ -83,7 +83,8 @@ def _demo(options: argparse.Namespace) -> None:
     if options.picture:
         from xtec import plot
 
-        plot.comparison(cube.tec.array, opened.tec.array).savefig(options.picture, dpi=110)
+        figure = plot.comparison(cube.tec.array, opened.tec.array, time=options.dates // 2)
+        figure.savefig(options.picture, dpi=100)
 
 
 def _table(quality: "xr.Dataset") -> str:

@@ -1,7 +1,7 @@
 """One chunk of a cube to bytes and back: the only room that knows both the model and the stream.
 
 Pixels enter and leave as numpy arrays (time, band, y, x), streams as bytes. Importing this file
-imports no torch; coding a chunk does.
+imports neither torch nor numba; coding a chunk does.
 
 Below: engine, pixels, settings, models, coding. Above: zarr_v2, zarr_v3, cube.
 """
@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from xtec.coding import rans, tables
 from xtec.coding import stream as container
+from xtec.coding import tables
 from xtec.coding.stream import Stream
 from xtec.errors import CorruptStreamError, InputError
 from xtec.models import registry
@@ -153,6 +153,8 @@ def _pack(prepared: Prepared, settings: Settings, coded: "Coded | None") -> byte
     if coded is not None:
         frames, per_frame = coded.symbols.shape
         ends = [per_frame * (i + 1) for i in range(frames)]
+        from xtec.coding import rans  # numba arrives with the first pixel
+
         payload, frame_bytes = rans.encode(
             coded.symbols.ravel(), coded.rows.ravel(), tables.load(), ends
         )
@@ -193,6 +195,8 @@ def _decode_pass(streams: list[Stream], card: Card) -> list[Pixels]:
         raise CorruptStreamError(
             f"setting {level} or band {band} does not exist in model {card.name}."
         )
+    from xtec.coding import rans  # numba arrives with the first pixel
+
     decoders = [rans.Decoder(s.payload, tables.load()) for s in streams]
 
     def read(rows: NDArray[np.uint16]) -> NDArray[np.int32]:

@@ -149,4 +149,5 @@ def _progress(*, shown: bool) -> contextlib.AbstractContextManager[Any]:
         warnings.simplefilter("ignore", TqdmWarning)
         from tqdm.dask import TqdmCallback
 
-        return TqdmCallback(desc="compressing", unit="task")
+        bar: contextlib.AbstractContextManager[Any] = TqdmCallback(desc="compressing", unit="task")
+        return bar
