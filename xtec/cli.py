@@ -83,7 +83,7 @@ def _demo(options: argparse.Namespace) -> None:
     if options.picture:
         from xtec import plot
 
-        figure = plot.comparison(cube.tec.array, opened.tec.array, time=options.dates // 2)
+        figure = plot.comparison(cube.tec.array, opened.tec.array, time=min(1, options.dates - 1))
         figure.savefig(options.picture, dpi=100)
 
 
