@@ -77,7 +77,7 @@ def _demo(options: argparse.Namespace) -> None:
     raw_mb = cube.tec.array.nbytes / 1e6
     print(
         f"\n{raw_mb:.1f} MB of pixels written in {written - begin:.1f} s and read in "
-        f"{read - written:.1f} s (the model is loaded once for each).\n\nOpen it anywhere:\n\n"
+        f"{read - written:.1f} s; loading the model is part of the first.\n\nOpen it anywhere:\n\n"
         f"  python -c \"import xarray as xr; print(xr.open_zarr('{options.store}'))\""
     )
     if options.picture:

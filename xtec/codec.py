@@ -149,12 +149,12 @@ def _encode(chunks: list[Pixels], settings: Settings) -> list[bytes]:
 
 def _pack(prepared: Prepared, settings: Settings, coded: "Coded | None") -> bytes:
     """The stream of one chunk; without ``coded`` a chunk that has no data at all."""
+    from xtec.coding import rans  # numba arrives with the first pixel
+
     payload, frame_bytes, crc = b"", [0] * prepared.invalid.shape[0], 0
     if coded is not None:
         frames, per_frame = coded.symbols.shape
         ends = [per_frame * (i + 1) for i in range(frames)]
-        from xtec.coding import rans  # numba arrives with the first pixel
-
         payload, frame_bytes = rans.encode(
             coded.symbols.ravel(), coded.rows.ravel(), tables.load(), ends
         )
@@ -189,14 +189,14 @@ def _decode(streams: list[Stream], model: str | None) -> list[Pixels]:
 
 
 def _decode_pass(streams: list[Stream], card: Card) -> list[Pixels]:
+    from xtec.coding import rans  # numba arrives with the first pixel
+
     config, level = card.config, streams[0].level
     band = max(max(s.bands) for s in streams)
     if level >= config.levels or band >= len(config.bands):
         raise CorruptStreamError(
             f"setting {level} or band {band} does not exist in model {card.name}."
         )
-    from xtec.coding import rans  # numba arrives with the first pixel
-
     decoders = [rans.Decoder(s.payload, tables.load()) for s in streams]
 
     def read(rows: NDArray[np.uint16]) -> NDArray[np.int32]:

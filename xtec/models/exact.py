@@ -10,6 +10,7 @@ place of exp, erf and log. docs/format.md states every step: it is part of the f
 Below: errors. Above: prior.
 """
 
+import copy
 import math
 import warnings
 import zlib
@@ -172,7 +173,7 @@ class Linear:
         integers, largest = quantise_weights(weight, limit)
         self.bound = limit * limit * weight.shape[1]
         kind = torch.float32 if self.bound < EXACT_FLOAT32 else torch.float64
-        self.weight = integers.T.contiguous()
+        self.weight = integers.T.contiguous().to(kind)
         self.scale = (largest.to(kind) * (ONE * unit / limit**2)).squeeze(-1)
         self.bias = fixed(bias).to(kind)
 
@@ -182,6 +183,13 @@ class Linear:
         y = self.arithmetic.matmul(xi, self.weight, self.bound)
         y = y.mul_(largest.to(y.dtype)).mul_(self.scale).add_(self.bias)
         return y.round_().clamp_(-LIMIT, LIMIT).float()
+
+    def outputs(self, begin: int, end: int) -> "Linear":
+        """The layer with some of its outputs only; it shares the weights."""
+        part = copy.copy(self)
+        part.weight = self.weight[:, begin:end]
+        part.scale, part.bias = self.scale[begin:end], self.bias[begin:end]
+        return part
 
 
 def quantise_weights(weight: Tensor, limit: int) -> tuple[Tensor, Tensor]:

@@ -60,9 +60,9 @@ class _Attention:
 
     def __init__(self, a: Arithmetic, layer: Attention, limit: int) -> None:
         self.arithmetic, self.heads = a, layer.heads
-        self.q = Linear(a, layer.q, limit=limit)
-        self.kv = Linear(a, layer.k, layer.v, limit=limit)
+        d = layer.q.out_features
         self.qkv = Linear(a, layer.q, layer.k, layer.v, limit=limit)
+        self.q, self.kv = self.qkv.outputs(0, d), self.qkv.outputs(d, 3 * d)
         self.proj = Linear(a, layer.proj, limit=limit)
 
     def _split(self, x: Tensor, parts: int) -> tuple[Tensor, ...]:

@@ -16,7 +16,6 @@ from xtec.errors import ModelError, WrongModelError
 from xtec.models.weights import Card, read_card
 
 EMBEDDED = "xtec-small-1"
-DIGEST_PREFIX_BYTES = 8
 SEARCH_PATH = "XTEC_MODEL_PATH"
 
 _used: dict[str, Card] = {}
