@@ -7,7 +7,7 @@
 MB/s count raw pixels, 2 bytes each (1 MB = 10**6 bytes). Each codec runs in a process of its own,
 so that its peak of memory is its own.
 
-Below: coders, curves, data, common.
+Below: coders, coders_jpeg2000, curves, data, common.
 """
 
 import argparse
@@ -25,7 +25,8 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 import numpy as np
-from coders import LEVEL_OF_PEAK, Bands, Coder, Learned
+from coders import Coder, Learned
+from coders_jpeg2000 import LEVEL_OF_PEAK, Bands
 from common import about, parser, table
 from curves import Point, point
 

@@ -10,7 +10,7 @@ import pytest
 import xarray as xr
 from hypothesis import settings
 
-from tests.models import pixel_network, write_weights
+from tests.models import BEST, context_network, write_weights
 from xtec import sample
 from xtec.settings import Settings
 
@@ -59,9 +59,9 @@ def cube(_sample):
 
 @pytest.fixture(scope="session")
 def precise(tmp_path_factory):
-    """Settings of a tiny model of B02, B04, B08 whose error is at most PRECISE_DN everywhere."""
+    """Settings of a tiny model of B02, B04, B08 whose pixels come back `tests.models.near`."""
     path = tmp_path_factory.mktemp("models") / "precise.safetensors"
-    return Settings(write_weights(path, pixel_network(), "precise"), 400.0)
+    return Settings(write_weights(path, context_network(), "precise"), BEST)
 
 
 @pytest.fixture

@@ -1,7 +1,8 @@
 """A process that codes chunks under settings of its own; see test_portability.
 
-``python -m tests.portable FOLDER NAME [no-onednn]`` works in FOLDER, where the chunks are, and
-writes to FOLDER/NAME. It does what each line of its standard input asks for, and answers with one.
+``python -m tests.portable FOLDER NAME MODEL [no-onednn]`` works in FOLDER, where the chunks are,
+and writes to FOLDER/NAME. It does what each line of its standard input asks for, and answers
+with one.
 """
 
 import contextlib
@@ -18,7 +19,9 @@ from xtec.codec import Settings
 from xtec.coding import tables
 from xtec.engine import Engine, engine
 
-SETTINGS = Settings(compression=20)
+TEC_TT = Path(__file__).parent / "golden" / "v1" / "golden-1.safetensors"
+MODELS = {"embedded": "embedded", "tec-tt": str(TEC_TT)}
+SETTINGS = {name: Settings(model=model, compression=20) for name, model in MODELS.items()}
 BATCH = 8
 ALONE = (0, 5)
 AMPLIFIED = 1000
@@ -43,16 +46,17 @@ def noted(name):
     setattr(Engine, name, method)
 
 
-def encode(folder, out):
+def encode(settings, folder, out):
     """Streams of all chunks, and the latents that were quantised for them."""
     chunks = list(np.load(folder / "chunks.npy"))
     with noted("encode") as coded:
-        streams = codec.encode_chunks(chunks, SETTINGS)
-    np.save(out / "latents.npy", np.stack([c.latents for batch in coded for c in batch]))
+        streams = codec.encode_chunks(chunks, settings)
+    latents = [c.latents for batch in coded for c in batch]
+    np.savez(out / "latents.npz", *latents)
     for i, stream in enumerate(streams):
         (out / f"{i}.stream").write_bytes(stream)
-    alone = [codec.encode_chunk(chunks[i], SETTINGS) for i in ALONE]
-    pair = codec.encode_chunks([chunks[i] for i in reversed(ALONE)], SETTINGS)
+    alone = [codec.encode_chunk(chunks[i], settings) for i in ALONE]
+    pair = codec.encode_chunks([chunks[i] for i in reversed(ALONE)], settings)
     facts = {
         "capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
@@ -61,7 +65,7 @@ def encode(folder, out):
     (out / "facts.json").write_text(json.dumps(facts))
 
 
-def decode(folder, out):
+def decode(_, folder, out):
     """Every stream there is, in three kinds of company: digests of latents, and the pixels."""
     paths = {}
     for path in sorted(folder.glob("*/*.stream")):
@@ -70,7 +74,7 @@ def decode(folder, out):
     shuffled = np.random.default_rng(1).permutation(len(streams))
     arrangements = {
         "alone": [[i] for i, stem in enumerate(paths.values()) if int(stem) in ALONE],
-        "batches": [range(i, i + BATCH) for i in range(0, len(streams) - BATCH + 1, BATCH)],
+        "batches": [range(i, min(i + BATCH, len(streams))) for i in range(0, len(streams), BATCH)],
         "shuffled": np.array_split(shuffled, -(-len(streams) // BATCH)),
     }
     report = {}
@@ -79,7 +83,7 @@ def decode(folder, out):
         for batch in batches:
             with noted("decode") as decoded:
                 pixels = codec.decode_chunks([streams[i] for i in batch])
-            latents = [q for found, _ in decoded for q in found]
+            latents = [d.latents for batch_found in decoded for d in batch_found]
             for i, q, chunk in zip(batch, latents, pixels, strict=True):
                 key = hashlib.sha256(streams[i]).hexdigest()
                 report[name][key] = digest(q)
@@ -87,31 +91,35 @@ def decode(folder, out):
     (out / "decoded.json").write_text(json.dumps(report))
 
 
-def float_rows(folder, out):
-    """How the float network would code the chunks: centres and table rows.
+def float_rows(settings, folder, out):
+    """How the float network of a TEC-TT would code the chunks: centres and table rows.
 
     The head of the mean is amplified, so that a few small chunks stand for very many: how often a
     mean falls on another grid point grows with its error.
     """
-    network, level = engine(SETTINGS.card)._network, SETTINGS.level
-    q = torch.from_numpy(np.load(folder / "plain" / "latents.npy")).float()
+    network = engine(settings.card)._model._network
+    with np.load(folder / "plain" / "latents.npz") as file:
+        q = torch.from_numpy(np.stack(list(file.values()))).float()
     with torch.inference_mode():
         network.entropy_model.mean_head[-1].weight.mul_(AMPLIFIED)
-        mean, scale, _ = network.prior(q, torch.full((len(q),), level))
+        mean, scale, _ = network.prior(q)
     t = tables.load()
     steps = np.floor(mean.numpy().astype(float) * 64 + 0.5).astype(int) + 32
-    edges = t.scale_edges[SETTINGS.card.config.scale_map]
+    edges = t.scale_edges[settings.card.config.scale_map]
     index = np.searchsorted(edges, np.rint(scale.numpy() * 1024), side="right")
     np.savez(out / "float.npz", centre=steps >> 6, row=t.rows(index, steps & 63))
 
 
 def main():
     folder, out = Path(sys.argv[1]), Path(sys.argv[1], sys.argv[2])
+    settings = SETTINGS[sys.argv[3]]
     out.mkdir()
     if "no-onednn" in sys.argv:
         torch.backends.mkldnn.set_flags(_enabled=False)
     for line in sys.stdin:
-        {"encode": encode, "decode": decode, "float": float_rows}[line.strip()](folder, out)
+        {"encode": encode, "decode": decode, "float": float_rows}[line.strip()](
+            settings, folder, out
+        )
         sys.stdout.write("done\n")
         sys.stdout.flush()
 

@@ -10,18 +10,17 @@ from hypothesis import strategies as st
 
 from tests.models import TINY, VARIED, latents, network, prior
 from xtec.coding import tables
-from xtec.models import exact, registry, weights
-from xtec.models.prior import Distribution, ExactPrior
+from xtec.models import exact
+from xtec.models.prior import ExactPrior, tokens
 
 WAYS = pytest.mark.parametrize("config", VARIED.values(), ids=VARIED)
-LEVELS = st.sampled_from([0, 5, 16, 31, 32])
 
 
 class Reader:
     """Stands in for the entropy decoder: hands out the true symbols, notes the rows asked for."""
 
     def __init__(self, distribution, q):
-        symbols = Distribution.tokens(q) - distribution.centre
+        symbols = tokens(q) - distribution.centre
         # (B, T, P, 16, C) -> one (B, P, C) per step
         self.steps = iter(symbols.permute(1, 3, 0, 2, 4).flatten(0, 1))
         self.rows = []
@@ -31,11 +30,11 @@ class Reader:
         return next(self.steps)
 
 
-def decoded(exact_prior, distribution, q, level):
+def decoded(exact_prior, distribution, q):
     """Latents, features and rows as a decoder finds them."""
     b, t, _, h, w = q.shape
     reader = Reader(distribution, q)
-    found, z = exact_prior.decode(reader, level, (b, t, h, w))
+    found, z = exact_prior.decode(reader, (b, t, h, w))
     rows = torch.stack(reader.rows).unflatten(0, (t, 16)).permute(2, 0, 3, 1, 4)
     return found, z, rows
 
@@ -47,14 +46,12 @@ def decoded(exact_prior, distribution, q, level):
     t=st.integers(1, 4),
     h=st.sampled_from([4, 8]),
     w=st.sampled_from([4, 12]),
-    level=LEVELS,
     seed=st.integers(0, 99),
 )
-def test_the_decoder_finds_what_the_encoder_had(config, b, t, h, w, level, seed):
-    level = min(level, config.levels - 1)
+def test_the_decoder_finds_what_the_encoder_had(config, b, t, h, w, seed):
     q = latents((b, t, config.latent_channels, h, w), seed)
-    distribution, z = prior(config).encode(q, level)
-    found, features, rows = decoded(prior(config), distribution, q, level)
+    distribution, z = prior(config).encode(q)
+    found, features, rows = decoded(prior(config), distribution, q)
     assert torch.equal(found, q)
     assert torch.equal(features, z)
     assert torch.equal(rows, distribution.row)
@@ -62,17 +59,16 @@ def test_the_decoder_finds_what_the_encoder_had(config, b, t, h, w, level, seed)
 
 @WAYS
 @settings(max_examples=10)
-@given(order=st.permutations(range(4)), count=st.integers(1, 4), t=st.integers(1, 3), level=LEVELS)
-def test_company_changes_nothing(config, order, count, t, level):
-    level = min(level, config.levels - 1)
+@given(order=st.permutations(range(4)), count=st.integers(1, 4), t=st.integers(1, 3))
+def test_company_changes_nothing(config, order, count, t):
     q = latents((4, t, config.latent_channels, 4, 8))
-    whole, z = prior(config).encode(q, level)
+    whole, z = prior(config).encode(q)
     some = order[:count]
-    part, features = prior(config).encode(q[some], level)
+    part, features = prior(config).encode(q[some])
     assert torch.equal(part.row, whole.row[some])
     assert torch.equal(part.centre, whole.centre[some])
     assert torch.equal(features, z[some])
-    found, features, _ = decoded(prior(config), part, q[some], level)
+    found, features, _ = decoded(prior(config), part, q[some])
     assert torch.equal(found, q[some])
     assert torch.equal(features, z[some])
 
@@ -80,8 +76,8 @@ def test_company_changes_nothing(config, order, count, t, level):
 @WAYS
 def test_later_frames_change_nothing(config):
     q = latents((1, 4, config.latent_channels, 8, 4))
-    whole, z = prior(config).encode(q, 0)
-    part, features = prior(config).encode(q[:, :2], 0)
+    whole, z = prior(config).encode(q)
+    part, features = prior(config).encode(q[:, :2])
     assert torch.equal(part.row, whole.row[:, :2])
     assert torch.equal(features, z[:, :2])
 
@@ -91,7 +87,7 @@ def test_products_in_float64_give_the_same(config):
     """What a device that fails in float32 falls back to."""
     other = ExactPrior(network(config), exact.Arithmetic(torch.device("cpu"), torch.float64))
     q = latents((1, 3, config.latent_channels, 4, 8))
-    (one, z), (two, features) = (p.encode(q, 0) for p in (prior(config), other))
+    (one, z), (two, features) = (p.encode(q) for p in (prior(config), other))
     assert torch.equal(one.row, two.row)
     assert torch.equal(one.centre, two.centre)
     assert torch.equal(z, features)
@@ -108,11 +104,11 @@ def described(distribution):
     return distribution.centre.numpy() + fraction / 64 - 0.5, level
 
 
-def errors(config, q, level=3):
+def errors(config, q):
     """How far mean and scale level are from the float network's, within the grids' own steps."""
-    mean, scale, z = network(config).prior(q, torch.tensor([float(level)]))
-    mean, scale = (Distribution.tokens(x.mul(2**10)).numpy() / 2**10 for x in (mean, scale))
-    found, features = prior(config).encode(q, level)
+    mean, scale, z = network(config).prior(q)
+    mean, scale = (tokens(x.mul(2**10)).numpy() / 2**10 for x in (mean, scale))
+    found, features = prior(config).encode(q)
     found_mean, found_level = described(found)
     edges = tables.load().scale_edges[config.scale_map]
     expected_level = np.searchsorted(edges, scale * 1024, side="right")
@@ -124,7 +120,7 @@ def errors(config, q, level=3):
 @WAYS
 def test_the_float_network_is_near(config):
     q = latents((1, 3, config.latent_channels, 8, 8))
-    size = network(config).prior(q, torch.tensor([3.0]))[0].std().item()
+    size = network(config).prior(q)[0].std().item()
     mean, level, z = errors(config, q)
     assert mean < 0.03 * size
     assert level.max() <= 1
@@ -143,48 +139,27 @@ def test_more_bits_are_nearer():
     assert found[-1][1] < 1e-2
 
 
-def test_levels_and_frames_make_a_difference():
+def test_frames_make_a_difference():
     """The laws above compare things that could differ."""
     q = latents((1, 3, TINY.latent_channels, 4, 4))
     still = q[:, :1].expand(-1, 3, -1, -1, -1)
-    rows = prior(TINY).encode(q, 0)[0].row
-    assert not torch.equal(rows, prior(TINY).encode(q, 1)[0].row)
-    assert not torch.equal(rows[:, 2], prior(TINY).encode(still, 0)[0].row[:, 2])
+    rows = prior(TINY).encode(q)[0].row
+    assert not torch.equal(rows[:, 2], prior(TINY).encode(still)[0].row[:, 2])
 
 
 def test_latents_of_any_size_are_coded():
-    """References multiply large latents; nothing overflows, and the decoder follows."""
+    """Nothing overflows, and the decoder follows."""
     q = latents((1, 3, TINY.latent_channels, 4, 4)) * 4000
-    distribution, _ = prior(TINY).encode(q, 0)
-    found, _, _ = decoded(prior(TINY), distribution, q, 0)
+    distribution, _ = prior(TINY).encode(q)
+    found, _, _ = decoded(prior(TINY), distribution, q)
     assert torch.equal(found, q)
 
 
-def test_the_first_context_is_computed_once_per_setting():
+def test_the_first_context_is_computed_once():
     fresh = ExactPrior(network(TINY), exact.select("cpu"))
     joined = []
     join = fresh._join
     fresh._join = lambda older, newer: joined.append(older.shape) or join(older, newer)
-    for q in (latents((2, 1, 48, 4, 4)), latents((1, 1, 48, 8, 8), 1)):
-        fresh.encode(q, 7)
+    for shape in ((2, 1, TINY.latent_channels, 4, 4), (1, 1, TINY.latent_channels, 8, 8)):
+        fresh.encode(latents(shape))
     assert joined == [(1, 64, TINY.d_model)]
-    fresh.encode(q, 8)
-    assert len(joined) == 2
-
-
-def test_rate_embeddings_go_from_knot_to_knot():
-    knots = prior(TINY).rate_knots
-    assert torch.equal(prior(TINY)._rate(0), knots[0])
-    assert torch.equal(prior(TINY)._rate(16), knots[1])
-    assert torch.equal(prior(TINY)._rate(32), knots[2])
-    expected = ((knots[0] * 3 + knots[1]) / 4).round()
-    assert torch.equal(prior(TINY)._rate(4), expected)
-
-
-def test_the_vectors_of_the_shipped_model_keep_clear_of_rounding_ties():
-    """They pass through a logarithm of the machine's own library, which may err in the last bit."""
-    model = weights.load(registry.resolve("embedded"))
-    before = model._temporal_pad_token_maker.weight.flatten(), model.entropy_model.learned_zero.sym
-    scaled = model.entropy_model.latent_input(torch.cat(before).double()) * exact.ONE
-    # An entry of exactly 0 has no logarithm to err in.
-    assert ((scaled % 1) - 0.5).abs()[scaled != 0].min() > 1e-9

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.models import TINY, network, write_weights
+from tests.models import LAPPED, TINY, context_network, network, write_weights
 from xtec.errors import BandError, InputError, ModelError, NewerFormatError, WrongModelError
 from xtec.models import registry
-from xtec.models.config import BANDS_L1C
+from xtec.models.config import BANDS_L1C, LEVELS_PER_HALVING
 from xtec.settings import Settings
 
 
@@ -35,7 +35,7 @@ def test_defaults_are_written_out():
 @given(
     st.builds(
         Settings,
-        compression=st.floats(0.1, 10_000),
+        compression=st.floats(0.01, 100_000),
         bands=st.permutations(BANDS_L1C).flatmap(
             lambda names: st.integers(0, 13).map(lambda count: tuple(names[:count]))
         ),
@@ -56,7 +56,15 @@ def test_settings_of_a_file_carry_its_name(model):
     assert one.model == "tiny"
     assert one.positions == (2, 0)
     assert one.card.config == TINY
-    assert one.level == 16
+    assert one.level == 0
+
+
+def test_compression_is_counted_in_the_models_own_levels(tmp_path):
+    path = write_weights(tmp_path / "lapped.safetensors", context_network())
+    levels = [Settings(path, compression=c).level for c in (0.01, 20, 80, 100_000)]
+    assert levels == sorted(set(levels))
+    assert levels[2] - levels[1] == LEVELS_PER_HALVING  # half the step
+    assert levels[-1] == LAPPED.levels - 1
 
 
 def test_a_pickle_holds_no_path_of_this_machine(model):
@@ -76,8 +84,8 @@ def test_numbers_of_other_libraries_become_plain_ones():
     ("fields", "error", "message"),
     [
         ({"model": "nope"}, ModelError, "no model 'nope'"),
-        ({"compression": 0}, InputError, r"compression is 0; give a number 0\.1 to 10000"),
-        ({"compression": 1e5}, InputError, "compression is 100000"),
+        ({"compression": 0}, InputError, r"compression is 0; give a number 0\.01 to 100000"),
+        ({"compression": 2e5}, InputError, "compression is 200000"),
         ({"compression": float("nan")}, InputError, "compression is nan"),
         ({"bands": ("B02", "B99")}, BandError, r"B99.*it has each of.*'B8A'"),
         ({"bands": ("B02", "B02")}, BandError, "once"),

@@ -13,10 +13,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from tests.models import TINY, network, write_weights
+from tests.models import LAPPED, TINY, context_network, network, write_weights
 from xtec.errors import ModelError
+from xtec.models import config as configs
 from xtec.models import weights
-from xtec.models.config import SMALL, ModelConfig
+from xtec.models.config import S2L1C
 
 
 @pytest.fixture
@@ -145,7 +146,7 @@ def test_a_file_that_vanished_after_its_card_was_read(path):
 
 def test_tensors_of_another_network(path):
     about = weights.HEADER_KEY
-    other = json.dumps({"name": "a", "config": TINY.to_dict() | {"d_model": 32}})
+    other = json.dumps({"name": "a", "config": configs.to_dict(TINY) | {"d_model": 32}})
     with_header(path, lambda metadata: metadata.update({about: other}))
     with pytest.raises(ModelError, match=r"(?s)do not fit its network.*size mismatch"):
         weights.load(weights.read_card(path))
@@ -157,9 +158,9 @@ def test_tensors_that_are_cut_off(path):
         weights.load(weights.read_card(path))
 
 
-@pytest.mark.parametrize("config", [TINY, SMALL])
+@pytest.mark.parametrize("config", [TINY, S2L1C, LAPPED])
 def test_a_description_survives_json(config):
-    again = ModelConfig.from_dict(json.loads(json.dumps(config.to_dict())))
+    again = configs.from_dict(json.loads(json.dumps(configs.to_dict(config))))
     assert again == config
     assert hash(again) == hash(config)
 
@@ -178,26 +179,50 @@ def test_a_description_that_contradicts_itself(change, message):
 
 
 def test_a_description_that_lacks_something():
-    fields = TINY.to_dict()
+    fields = configs.to_dict(TINY)
     del fields["bands"]
     with pytest.raises(ModelError, match="bands"):
-        ModelConfig.from_dict(fields)
+        configs.from_dict(fields)
 
 
 def test_sizes_follow_from_the_stages():
-    assert (SMALL.stride, SMALL.tile, SMALL.latent_channels) == (16, 64, 512)
-    assert (TINY.stride, TINY.tile, TINY.latent_channels) == (4, 16, 48)
+    assert (S2L1C.stride, S2L1C.tile, S2L1C.latent_channels) == (16, 64, 192)
+    assert (TINY.stride, TINY.tile, TINY.latent_channels) == (4, 16, 12)
 
 
-def test_compression_becomes_the_nearest_level():
-    assert TINY.levels == 33
-    assert [TINY.level(TINY.compression(i)) for i in range(33)] == list(range(33))
-    assert TINY.level(0.1) == TINY.level(1) == 0
-    assert TINY.level(400) == TINY.level(9999) == 32
-    assert TINY.level(20) == 16  # halfway, on the logarithmic axis
+def test_both_families_come_back(tmp_path):
+    path = Path(write_weights(tmp_path / "lapped.safetensors", context_network()))
+    card = weights.read_card(path)
+    assert card.config == LAPPED
+    expected = {k: v.half().float() for k, v in context_network().state_dict().items()}
+    found = weights.load(card).state_dict()
+    assert all(torch.equal(found[k], v) for k, v in expected.items())
 
 
-def test_a_model_of_one_rate_has_one_level():
-    one = dataclasses.replace(TINY, rate_knots=0)
-    assert one.levels == 1
-    assert one.level(20) == 0
+def test_a_file_from_before_there_were_kinds_is_a_tec_tt(path):
+    def change(metadata):
+        about = json.loads(metadata["xtec"])
+        assert about["config"].pop("kind") == "tec-tt"
+        metadata["xtec"] = json.dumps(about)
+
+    with_header(path, change)
+    assert weights.read_card(path).config == TINY
+
+
+def test_a_kind_of_a_later_version():
+    with pytest.raises(ModelError, match="'diffusion'"):
+        configs.from_dict(configs.to_dict(TINY) | {"kind": "diffusion"})
+
+
+def test_levels_of_the_embedded_family():
+    assert [LAPPED.level(LAPPED.compression(i)) for i in range(LAPPED.levels)] == [
+        *range(LAPPED.levels)
+    ]
+    assert LAPPED.compression(LAPPED.level(1)) == pytest.approx(1, rel=0.02)
+    assert LAPPED.level(1e-9) == 0
+    assert LAPPED.level(1e9) == LAPPED.levels - 1
+
+
+def test_a_tec_tt_knows_one_compression():
+    assert TINY.levels == 1
+    assert TINY.level(0.1) == TINY.level(20) == TINY.level(9999) == 0

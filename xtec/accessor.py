@@ -33,7 +33,9 @@ class Tec:
         self,
         store: str | Path | Any = None,
         *,
-        compression: float = 20.0,
+        compression: float | None = None,
+        target_psnr: float | None = None,
+        target_bpppb: float | None = None,
         model: str = "embedded",
         chunks: Sizes | None = None,
         shards: Sizes | None = None,
@@ -55,10 +57,16 @@ class Tec:
         Parameters
         ----------
         store : path, URL or Zarr store, optional
-            Where to write. Without it nothing is computed: ``.to_zarr(path)`` of what is returned
-            does the work (for Zarr format 2 ``.to_zarr(path, zarr_format=2)``).
-        compression : float
-            Lambda: low is smaller, high is better.
+            Where to write. Without it nothing is computed but what a target needs:
+            ``.to_zarr(path)`` of what is returned does the work (for Zarr format 2
+            ``.to_zarr(path, zarr_format=2)``).
+        compression : float, optional
+            Lambda: low is smaller, high is better; by default 20.
+        target_psnr : float, optional
+            Instead of `compression`: the PSNR to aim at, in dB over 10,000 DN, all bands pooled.
+        target_bpppb : float, optional
+            Instead of `compression`: the bits per pixel per band to aim at, every byte of the
+            streams counted.
         model : str
             "embedded", another model's name, or the path of its weights.
         chunks : mapping or four integers, optional
@@ -94,6 +102,13 @@ class Tec:
 
         Notes
         -----
+        A target is met on a sample: up to eight of the chunks that will be written, always the
+        same ones, spread over time and space, none of them without any data. They are encoded and
+        decoded a few times; of a lazy cube nothing else is computed. What the whole cube reaches
+        differs as far as the sample does. `info` says what was aimed at, which compression was
+        chosen and what it reached, and so do the store's attributes. A target that the model does
+        not reach is an InputError.
+
         uint16 and int16 are digital numbers and stored as they are. Floating point is reflectance,
         packed to uint16 with a scale of 1e-4 and NaN as 0, unless its encoding says how else to
         pack it to 16 bits. Plain ``xr.open_zarr`` gives packed values as float64; the Dataset
@@ -108,6 +123,8 @@ class Tec:
         prepared = prepare.prepare(
             self._dataset,
             compression=compression,
+            target_psnr=target_psnr,
+            target_bpppb=target_bpppb,
             model=model,
             chunks=chunks,
             shards=shards,
@@ -115,6 +132,7 @@ class Tec:
             offset=offset,
             nodata=nodata,
             variable=variable,
+            progress=progress,
         )
         if store is None:
             return prepared

@@ -46,12 +46,17 @@ def _parser() -> argparse.ArgumentParser:
     train = commands.add_parser(
         "train", help="train a network; the same command resumes what was interrupted"
     )
-    train.add_argument("recipe", type=Path, help="TOML file, for example xtec/train/small.toml")
+    train.add_argument(
+        "recipe", type=Path, nargs="?",
+        help="TOML file, or one of the package: small, or finetune (the default with --init)",
+    )  # fmt: skip
     train.add_argument("--data", type=Path, nargs="+", required=True, help="folders of cubes")
     train.add_argument("--val", type=Path, nargs="*", default=[], help="folders to evaluate on")
+    train.add_argument("--init", help="weights to start from: embedded, or a .safetensors file")
     train.add_argument("--out", type=Path, default=Path("runs/train"), help="checkpoint and log")
     train.add_argument("--device", default="cpu", help="torch device, for example cuda")
     train.add_argument("--threads", type=int, help="CPU threads of torch")
+    train.add_argument("--workers", type=int, help="threads that make batches ahead")
     train.set_defaults(run=_train)
     return parser
 
@@ -101,12 +106,16 @@ def _table(quality: "xr.Dataset") -> str:
 def _train(options: argparse.Namespace) -> None:
     import torch
 
-    from xtec.train.loop import Recipe, train
+    from xtec.train.loop import train
+    from xtec.train.recipe import Recipe
 
     if options.threads:
         torch.set_num_threads(options.threads)
-    recipe = Recipe.read(options.recipe)
-    train(recipe, options.data, options.out, device=options.device, val=options.val)
+    recipe = Recipe.read(options.recipe or Path("finetune" if options.init else "small"))
+    train(
+        recipe, options.data, options.out, val=options.val, init=options.init,
+        device=options.device, workers=options.workers,
+    )  # fmt: skip
     print(f"{options.out / 'model.safetensors'} is model {recipe.name!r}")
 
 

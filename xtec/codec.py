@@ -10,7 +10,6 @@ from collections.abc import Hashable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from xtec.coding import stream as container
 from xtec.coding import tables
@@ -22,7 +21,8 @@ from xtec.pixels import Pixels, Prepared, prepare, restore
 from xtec.settings import Settings
 
 if TYPE_CHECKING:
-    from xtec.engine import Coded, Engine
+    from xtec.engine import Engine
+    from xtec.models.coded import Coded
 
 __all__ = ["Settings", "decode_chunk", "decode_chunks", "encode_chunk", "encode_chunks"]
 
@@ -142,7 +142,7 @@ def _encode(chunks: list[Pixels], settings: Settings) -> list[bytes]:
         full = [p.network for p in batch if not p.invalid.all()]
         coded: Iterator[Coded] = iter(())
         if full:
-            coded = iter(_engine(settings.card).encode(np.stack(full), settings.level))
+            coded = iter(_engine(settings.card).encode(full, settings.level))
         streams += [_pack(p, settings, None if p.invalid.all() else next(coded)) for p in batch]
     return streams
 
@@ -153,11 +153,7 @@ def _pack(prepared: Prepared, settings: Settings, coded: "Coded | None") -> byte
 
     payload, frame_bytes, crc = b"", [0] * prepared.invalid.shape[0], 0
     if coded is not None:
-        frames, per_frame = coded.symbols.shape
-        ends = [per_frame * (i + 1) for i in range(frames)]
-        payload, frame_bytes = rans.encode(
-            coded.symbols.ravel(), coded.rows.ravel(), tables.load(), ends
-        )
+        payload, frame_bytes = rans.encode(coded.symbols, coded.rows, tables.load(), coded.ends)
         crc = container.latents_crc(coded.latents)
     return container.pack(
         Stream(
@@ -197,22 +193,19 @@ def _decode_pass(streams: list[Stream], card: Card) -> list[Pixels]:
         raise CorruptStreamError(
             f"setting {level} or band {band} does not exist in model {card.name}."
         )
+    frames, bands, height, width = streams[0].shape
+    bands = len(config.bands) if config.whole else bands
+    padded = frames, bands, height + -height % config.tile, width + -width % config.tile
     decoders = [rans.Decoder(s.payload, tables.load()) for s in streams]
-
-    def read(rows: NDArray[np.uint16]) -> NDArray[np.int32]:
-        return np.stack([d.decode(r) for d, r in zip(decoders, rows, strict=True)])
-
-    frames, _, height, width = streams[0].shape
-    padded = height + -height % config.tile, width + -width % config.tile
-    latents, pixels = _engine(card).decode(read, level, (len(streams), frames, *padded))
-    for decoder, stream, q in zip(decoders, streams, latents, strict=True):
+    chunks = _engine(card).decode([d.decode for d in decoders], level, padded)
+    for decoder, stream, decoded in zip(decoders, streams, chunks, strict=True):
         decoder.finish()
-        if container.latents_crc(q) != stream.latents_crc:
+        if container.latents_crc(decoded.latents) != stream.latents_crc:
             raise CorruptStreamError(
                 f"the latents decode to another checksum than they were written with (model "
                 f"{card.name}): no pixel of this chunk can be trusted."
             )
-    return [restore(p, s, config) for p, s in zip(pixels(), streams, strict=True)]
+    return [restore(d.pixels(), s, config) for d, s in zip(chunks, streams, strict=True)]
 
 
 def _empty(stream: Stream) -> Pixels:

@@ -1,54 +1,41 @@
 """One model per process and device, with many callers.
 
-The engine turns standardised pixels into latents and table rows, and back. Bytes are none of its
-business. Chunks of one shape travel through it together; the company a chunk travels in changes
-nothing, because the prior is exact and the convolutions always run on groups of one fixed shape.
+The engine turns prepared pixels into symbols and table rows, and back. Bytes are none of its
+business. The company a chunk travels in changes nothing.
 
 Below: models. Above: codec.
 """
 
 import os
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from functools import lru_cache, wraps
 from typing import ParamSpec, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from xtec.errors import InputError
 from xtec.models import exact, weights
-from xtec.models.prior import ExactPrior
+from xtec.models.coded import Coded, Decoded, Read
+from xtec.models.context import ContextTransformer
+from xtec.models.lapped_model import LappedModel
+from xtec.models.temporal_model import TemporalModel
 from xtec.models.weights import Card
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 DEVICE = "XTEC_DEVICE"
-GROUP = {"cpu": 1, "cuda": 16}
-"""Frames per call of the convolutions: always this many, so that a library picks one kernel."""
-
-
-@dataclass(frozen=True)
-class Coded:
-    """One chunk, ready for the entropy coder."""
-
-    latents: NDArray[np.int32]
-    """Shape (time, channel, y, x)."""
-    symbols: NDArray[np.int32]
-    """Centred latents in coding order, shape (time, symbol)."""
-    rows: NDArray[np.uint16]
-    """The table row of each symbol, same shape."""
+KINDS = ("cpu", "cuda")
 
 
 def undisturbed(function: Callable[P, R]) -> Callable[P, R]:
-    """Compute in the precision that is written here, whatever the caller's autocast says."""
-    for device in GROUP:
+    """Compute without gradients, in the precision that is written, whatever the caller does."""
+    for device in KINDS:
         function = torch.autocast(device, enabled=False)(function)
-    return function
+    return wraps(function)(torch.inference_mode()(function))
 
 
 class Engine:
@@ -58,107 +45,48 @@ class Engine:
     ----------
     card : Card
     device : str
-        A torch device. Where it cannot compute exactly, the prior runs on the CPU instead.
+        A torch device. Where it cannot compute exactly, what must be exact runs on the CPU.
     """
 
     @undisturbed
     def __init__(self, card: Card, device: str) -> None:
-        self.device = torch.device(device)
-        self.config = card.config
-        network = weights.load(card)
-        self._prior = ExactPrior(network, exact.select(device))
-        self._network = network.to(self.device)
-        self._lock = threading.Lock()
+        network, arithmetic = weights.load(card), exact.select(device)
+        self._model: LappedModel | TemporalModel
+        if isinstance(network, ContextTransformer):
+            self._model = LappedModel(network, arithmetic)
+        else:
+            self._model = TemporalModel(network, arithmetic, device)
 
     @undisturbed
-    @torch.inference_mode()
-    def encode(self, pixels: NDArray[np.float32], level: int) -> list[Coded]:
-        """Pixels to latents and their distributions.
+    def encode(self, chunks: Sequence[NDArray[np.float32]], level: int) -> list[Coded]:
+        """Prepared pixels to symbols and their distributions.
 
         Parameters
         ----------
-        pixels : float32, shape (chunk, time, band, y, x)
-            Standardised, in the model's bands; y and x are multiples of ``config.tile``.
+        chunks : sequence of float32, shape (time, band, y, x)
+            As `xtec.pixels.prepare` makes them; of one shape.
         level : int
             Compression setting.
         """
-        with self._lock:
-            x = torch.from_numpy(pixels).to(self.device)
-            gain = self._network.gain(torch.tensor([level], device=self.device))
-            latents = self._grouped(self._network.transform.analysis, x.flatten(0, 1))
-            latents = (latents * gain[0, :, None, None]).round_().unflatten(0, x.shape[:2])
-            q = latents.to(self._prior.arithmetic.device)
-            found, _ = self._prior.encode(q, level)
-            tokens = found.tokens(q) - found.centre
-            symbols, rows = (x.transpose(2, 3).flatten(2) for x in (tokens, found.row))
-            arrays = (
-                q.cpu().numpy().astype(np.int32),
-                symbols.cpu().numpy().astype(np.int32),
-                rows.cpu().numpy().astype(np.uint16),
-            )
-        return [Coded(*chunk) for chunk in zip(*arrays, strict=True)]
+        return self._model.encode(chunks, level)
 
     @undisturbed
-    @torch.inference_mode()
-    def decode(
-        self,
-        read: Callable[[NDArray[np.uint16]], NDArray[np.int32]],
-        level: int,
-        shape: tuple[int, int, int, int],
-    ) -> tuple[NDArray[np.int32], Callable[[], NDArray[np.float32]]]:
-        """Table rows to latents, and on demand to pixels.
+    def decode(self, sources: Sequence[Read], level: int, shape: tuple[int, ...]) -> list[Decoded]:
+        """Symbols to latents, and on demand to pixels.
 
         Parameters
         ----------
-        read : callable
-            Takes rows (chunk, symbol) of the next token, gives its symbols, same shape.
+        sources : sequence of callables
+            One per chunk: takes rows, gives their symbols.
         level : int
             Compression setting.
-        shape : (chunk, time, y, x)
-            In pixels; y and x are multiples of ``config.tile``.
-
-        Returns
-        -------
-        latents : int32, shape (chunk, time, channel, y, x)
-            To be checked before any pixel is believed.
-        pixels : callable
-            Gives the standardised pixels, float32, shape (chunk, time, band, y, x).
+        shape : (time, band, y, x)
+            Of each chunk, padded.
         """
-
-        def symbols(rows: Tensor) -> Tensor:
-            found = read(rows.flatten(1).cpu().numpy().astype(np.uint16))
-            return torch.from_numpy(found).to(rows.device).view(rows.shape)
-
-        b, t, height, width = shape
-        latent = self.config.stride
-        with self._lock:
-            q, z = self._prior.decode(symbols, level, (b, t, height // latent, width // latent))
-
-        @undisturbed
-        @torch.inference_mode()
-        def pixels() -> NDArray[np.float32]:
-            def synthesis(x: Tensor) -> Tensor:
-                y, features = x.split([q.shape[2], z.shape[2]], dim=1)
-                out = self._network.synthesis(y[:, None], features[:, None], levels)
-                return out[:, 0]
-
-            with self._lock:
-                levels = torch.tensor([level], device=self.device)
-                both = torch.cat([q, z], dim=2).flatten(0, 1).to(self.device)
-                out = self._grouped(synthesis, both)
-            found: NDArray[np.float32] = out.unflatten(0, (b, t)).cpu().numpy()
-            return found
-
-        return q.cpu().numpy().astype(np.int32), pixels
-
-    def _grouped(self, function: Callable[[Tensor], Tensor], frames: Tensor) -> Tensor:
-        """Apply a function to frames in groups of one fixed size, the last one padded."""
-        size = GROUP[self.device.type]
-        out = []
-        for group in frames.split(size):
-            padding = group.new_zeros(size - len(group), *group.shape[1:])
-            out.append(function(torch.cat([group, padding]))[: len(group)])
-        return torch.cat(out)
+        return [
+            Decoded(found.latents, undisturbed(found.pixels))
+            for found in self._model.decode(sources, level, shape)
+        ]
 
 
 def default_device() -> str:
@@ -166,7 +94,7 @@ def default_device() -> str:
     cuda = torch.cuda.is_available()
     device = os.environ.get(DEVICE) or ("cuda" if cuda else "cpu")
     kind = device.partition(":")[0]
-    if kind not in GROUP or (kind == "cuda" and not cuda):
+    if kind not in KINDS or (kind == "cuda" and not cuda):
         raise InputError(
             f"{DEVICE}={device!r} is not a device of this machine; allowed are "
             f"{'cpu, cuda and cuda:N' if cuda else 'cpu (torch finds no CUDA here)'}."

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from xtec.coding.stream import Stream
 from xtec.errors import CorruptStreamError
 from xtec.fill import fill
-from xtec.models.config import ModelConfig
+from xtec.models.config import Config
 from xtec.sentinel2 import SATURATED
 from xtec.settings import Settings
 
@@ -25,7 +25,7 @@ class Prepared:
     """A chunk as the network takes it, and what stays lossless beside it."""
 
     network: NDArray[np.float32]
-    """Standardised, shape (time, model band, y, x), y and x multiples of the model's tile."""
+    """Shape (time, band, y, x), y and x multiples of the model's tile: in the model's scale."""
     invalid: Mask
     """Where there is no data, shape of the chunk."""
     saturated: Mask
@@ -40,12 +40,13 @@ def saturated_value(dtype: np.dtype[Any]) -> int:
 
 
 def prepare(chunk: Pixels, settings: Settings) -> Prepared:
-    """Mask, fill, standardise and pad a chunk.
+    """Mask, fill, scale and pad a chunk.
 
     Parameters
     ----------
     chunk : uint16 or int16, shape (time, band, y, x)
-        Native byte order; not modified. Bands of the model that it lacks enter as their mean.
+        Native byte order; not modified. Bands that it lacks enter as their mean where the model
+        cannot do without.
     settings : Settings
     """
     config, positions, nodata = settings.card.config, list(settings.positions), settings.nodata
@@ -58,12 +59,15 @@ def prepare(chunk: Pixels, settings: Settings) -> Prepared:
         values = fill(values, hole)
     t, _, h, w = chunk.shape
     bottom, right = -h % config.tile, -w % config.tile
-    network = np.zeros((t, len(config.bands), h + bottom, w + right), np.float32)
-    network[:, positions] = np.pad(values, ((0, 0), (0, 0), (0, bottom), (0, right)), mode="edge")
+    network = np.pad(values, ((0, 0), (0, 0), (0, bottom), (0, right)), mode="edge")
+    if config.whole:
+        present = network
+        network = np.zeros((t, len(config.bands), *present.shape[2:]), np.float32)
+        network[:, positions] = present
     return Prepared(network, invalid, saturated, chunk.dtype.name)
 
 
-def restore(network: NDArray[np.float32], stream: Stream, config: ModelConfig) -> Pixels:
+def restore(network: NDArray[np.float32], stream: Stream, config: Config) -> Pixels:
     """Digital numbers from the network's output and a stream's masks; the inverse of `prepare`.
 
     Raises
@@ -74,7 +78,8 @@ def restore(network: NDArray[np.float32], stream: Stream, config: ModelConfig) -
     _, _, h, w = stream.shape
     positions = list(stream.bands)
     mean, std = _statistics(config, positions)
-    values = np.rint(network[:, positions, :h, :w] * std + (mean + stream.offset))
+    present = network[:, positions] if config.whole else network
+    values = np.rint(present[..., :h, :w] * std + (mean + stream.offset))
     dtype = np.dtype(stream.dtype)
     lowest, top = int(np.iinfo(dtype).min), saturated_value(dtype)
     chunk: Pixels = np.clip(values, lowest, top - 1).astype(dtype, order="C")
@@ -91,7 +96,7 @@ def restore(network: NDArray[np.float32], stream: Stream, config: ModelConfig) -
     return chunk
 
 
-def _statistics(config: ModelConfig, positions: list[int]) -> tuple[NDArray[np.float32], ...]:
+def _statistics(config: Config, positions: list[int]) -> tuple[NDArray[np.float32], ...]:
     """Mean and deviation of some bands, shape (band, 1, 1)."""
     both = config.mean, config.std
     return tuple(np.array(x, np.float32)[positions, None, None] for x in both)

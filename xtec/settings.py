@@ -15,7 +15,7 @@ from xtec.models import registry
 from xtec.models.weights import Card
 from xtec.sentinel2 import NODATA
 
-COMPRESSION = (0.1, 10_000.0)
+COMPRESSION = (0.01, 100_000.0)
 """Lambdas that make sense to ask for."""
 
 OFFSET_LIMIT_DN = 0xFFFF

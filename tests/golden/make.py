@@ -16,12 +16,13 @@ import torch
 from xtec.codec import Settings, decode_chunk, encode_chunk
 from xtec.coding.stream import FORMAT_VERSION, parse
 from xtec.models import registry, weights
-from xtec.models.config import ModelConfig
+from xtec.models.config import LappedConfig, ModelConfig
+from xtec.models.context import ContextTransformer
 from xtec.models.network import TemporalTransformer
 
 HERE = Path(__file__).parent
 
-CONFIG = ModelConfig(
+TEC_TT = ModelConfig(
     bands=("B02", "B03", "B04", "B08", "B11"),
     mean=(1400.0, 1300.0, 1350.0, 2300.0, 2200.0),
     std=(940.0, 935.0, 1070.0, 1117.0, 1158.0),
@@ -33,29 +34,36 @@ CONFIG = ModelConfig(
     layers_joint=1,
     layers_decoder=1,
     mlp_ratio=2,
-    latent_input="log",
-    scale_map="log2",
-    linear_path=True,
-    references=True,
-    rate_knots=3,
 )
+LAPPED = LappedConfig(bands=TEC_TT.bands, d_model=16, heads=2, layers=1, mlp_ratio=2)
 
 
-def network():
-    """Random weights, fixed by being in a file, with a linear path that is orthonormal."""
+def tec_tt():
+    """Random weights, fixed by being in a file."""
     torch.manual_seed(FORMAT_VERSION)
-    model = TemporalTransformer(CONFIG)
-    linear = model.transform.linear
+    model = TemporalTransformer(TEC_TT)
     with torch.no_grad():
-        axes, _ = torch.linalg.qr(torch.randn(5 * 8 * 8, CONFIG.latent_channels))
-        linear.copy_(axes.T.reshape(linear.shape))
-        channels = 0.2 * torch.randn(CONFIG.latent_channels)
-        model.log_gain.copy_(torch.tensor([1.0, 2.0, 3.0])[:, None] + channels)
-        model.entropy_model.rate.normal_(0, 0.3)
+        for p in model.transform.analysis_transform.transforms.parameters():
+            p.mul_(2)  # else most latents were 0
         for name, p in model.named_parameters():
-            if "_head.4" in name or "gates" in name:
+            if "_head.4" in name:
                 p.mul_(3)
     return model
+
+
+def lapped():
+    """Weights as before training, with noise on what makes a difference."""
+    torch.manual_seed(FORMAT_VERSION)
+    model = ContextTransformer(LAPPED)
+    model.initialise()
+    with torch.no_grad():
+        for p in (*model.heads.parameters(), *model.mix, model.spatial, model.place):
+            p.add_(torch.randn_like(p), alpha=0.1)
+    return model
+
+
+FAMILIES = {"": tec_tt, "lapped-": lapped}
+"""What the names of their streams begin with."""
 
 
 def chunks():
@@ -88,16 +96,17 @@ def make(folder):
     if folder.exists():
         sys.exit(f"{folder} is there already; golden files are made once and never again.")
     folder.mkdir(parents=True)
-    name = f"golden-{FORMAT_VERSION}"
-    weights.save(network(), name, folder / f"{name}.safetensors")
     os.environ[registry.SEARCH_PATH] = str(folder)
     expected, pixels = {}, {}
-    for key, (chunk, fields) in chunks().items():
-        data = encode_chunk(chunk, Settings(name, **fields))
-        (folder / f"{key}.stream").write_bytes(data)
-        pixels[key] = decode_chunk(data)
-        digest = hashlib.sha256(data).hexdigest()
-        expected[key] = {"sha256": digest, "latents_crc": f"{parse(data).latents_crc:08x}"}
+    for prefix, network in FAMILIES.items():
+        name = f"golden-{prefix}{FORMAT_VERSION}"
+        weights.save(network(), name, folder / f"{name}.safetensors")
+        for kind, (chunk, fields) in chunks().items():
+            key, data = prefix + kind, encode_chunk(chunk, Settings(name, **fields))
+            (folder / f"{key}.stream").write_bytes(data)
+            pixels[key] = decode_chunk(data)
+            digest = hashlib.sha256(data).hexdigest()
+            expected[key] = {"sha256": digest, "latents_crc": f"{parse(data).latents_crc:08x}"}
     np.savez_compressed(folder / "pixels.npz", **pixels)
     (folder / "expected.json").write_text(json.dumps(expected, indent=1) + "\n")
 

@@ -3,7 +3,7 @@
 The arithmetic is that of docs/format.md, "The rANS coder". Arrays arrive checked: nothing here
 looks at a bound twice, and nothing here reads or writes outside the arrays, whatever the payload.
 
-Below: nothing. Above: rans alone.
+Below: nothing. Above: rans; models.mixing_kernel takes `compiled`.
 """
 
 from collections.abc import Callable
@@ -38,19 +38,19 @@ NARROW = 32
 """Rows up to this wide are searched from the middle outward, others by halving: measured."""
 
 
-def _compiled(function: Function) -> Function:
+def compiled(function: Function) -> Function:
     """Compile, and keep the result on disk where any place for it can be written.
 
     The error model spares the check of divisors: no frequency is 0.
     """
     try:
-        compiled = numba.njit(cache=True, nogil=True, error_model="numpy")(function)
+        made = numba.njit(cache=True, nogil=True, error_model="numpy")(function)
     except RuntimeError:  # a read-only installation and no home: compile in every process
-        compiled = numba.njit(nogil=True, error_model="numpy")(function)
-    return cast("Function", compiled)
+        made = numba.njit(nogil=True, error_model="numpy")(function)
+    return cast("Function", made)
 
 
-@_compiled
+@compiled
 def encode(
     symbols: NDArray[np.int32],
     rows: NDArray[np.uint16],
@@ -81,7 +81,7 @@ def encode(
     return state, place
 
 
-@_compiled
+@compiled
 def decode(
     rows: NDArray[np.uint16],
     arrays: Arrays,
@@ -111,7 +111,7 @@ def decode(
     return state, place, True
 
 
-@_compiled
+@compiled
 def _put(
     state: State, words: Words, place: int, start: State, frequency: State
 ) -> tuple[State, int]:
@@ -122,7 +122,7 @@ def _put(
     return ((state // frequency) << SLOT_BITS) + state % frequency + start, place
 
 
-@_compiled
+@compiled
 def _take(
     state: State, words: Words, place: int, start: State, frequency: State
 ) -> tuple[State, int]:
@@ -135,7 +135,7 @@ def _take(
     return state, place
 
 
-@_compiled
+@compiled
 def _find(cdf: NDArray[np.uint32], at: int, middle: int, escape: int, slot: State) -> int:
     """Give the entry of a row that owns a slot; ``middle`` is the entry of the symbol 0."""
     if escape <= NARROW:
@@ -155,7 +155,7 @@ def _find(cdf: NDArray[np.uint32], at: int, middle: int, escape: int, slot: Stat
     return entry
 
 
-@_compiled
+@compiled
 def _put_tail(state: State, words: Words, place: int, entry: int, escape: int) -> tuple[State, int]:
     """Code on which side of the row and how far away an entry lies, the last bit first."""
     distance = -entry if entry < 0 else entry - escape + 1
@@ -167,19 +167,19 @@ def _put_tail(state: State, words: Words, place: int, entry: int, escape: int) -
     return _put_bit(state, words, place, 1 if entry < 0 else 0)
 
 
-@_compiled
+@compiled
 def _put_bit(state: State, words: Words, place: int, bit: int) -> tuple[State, int]:
     return _put(state, words, place, np.uint64(bit) * HALF, HALF)
 
 
-@_compiled
+@compiled
 def _take_bit(state: State, words: Words, place: int) -> tuple[State, int, int]:
     bit = state >> np.uint64(15) & np.uint64(1)
     state, place = _take(state, words, place, bit * HALF, HALF)
     return state, place, 1 if bit else 0
 
 
-@_compiled
+@compiled
 def _take_tail(state: State, words: Words, place: int, escape: int) -> tuple[State, int, int]:
     """Undo `_put_tail`; one that is too long leads beyond the limit of symbols."""
     state, place, below = _take_bit(state, words, place)

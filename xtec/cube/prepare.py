@@ -1,10 +1,12 @@
 """The Dataset that Zarr codes when it is written: lazy, and never the caller's own object.
 
-Below: layout, packing, storable, chunks, stored, the sockets, codec. Above: writing, accessor.
+Below: layout, packing, storable, chunks, target, calibrate, stored, the sockets, codec. Above:
+writing, accessor.
 """
 
 import warnings
 from collections.abc import Hashable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -12,11 +14,13 @@ import numpy as np
 import xarray as xr
 
 from xtec.codec import Settings
-from xtec.cube.chunks import Sizes, block_shape, chunk_shape, cut, shard_shape
+from xtec.cube.calibrate import calibrate
+from xtec.cube.chunks import Shape, Sizes, block_shape, chunk_shape, cut, shard_shape
 from xtec.cube.layout import Cube, find_cube
 from xtec.cube.packing import Packing, check, packing_of, snap
 from xtec.cube.storable import VALUES, storable_attributes, storable_variable
 from xtec.cube.stored import settings_of
+from xtec.cube.target import ATTRIBUTE, Calibration, target_of
 from xtec.errors import InputError
 from xtec.zarr_v2 import TecCodec
 from xtec.zarr_v3 import NAME, TecSerializer
@@ -27,7 +31,9 @@ INSTALL_HINT = "pip install xarray-tec"
 def prepare(  # noqa: PLR0913 - what a user may choose
     dataset: xr.Dataset,
     *,
-    compression: float = 20.0,
+    compression: float | None = None,
+    target_psnr: float | None = None,
+    target_bpppb: float | None = None,
     model: str = "embedded",
     chunks: Sizes | None = None,
     shards: Sizes | None = None,
@@ -35,10 +41,11 @@ def prepare(  # noqa: PLR0913 - what a user may choose
     offset: int | None = None,
     nodata: int | None = None,
     variable: Hashable | None = None,
+    progress: bool = False,
 ) -> xr.Dataset:
-    """Set everything up that ``.to_zarr`` needs; compute nothing.
+    """Set everything up that ``.to_zarr`` needs; compute nothing but what a target needs.
 
-    Parameters are those of `xtec.accessor.Tec.compress`.
+    Parameters are those of `xtec.accessor.Tec.compress`; `progress` shows the trials for a target.
 
     Raises
     ------
@@ -49,33 +56,40 @@ def prepare(  # noqa: PLR0913 - what a user may choose
         raise InputError(f"zarr_format={zarr_format!r} is unknown; allowed are 2 and 3.")
     if shards is not None and zarr_format == 2:
         raise InputError("Zarr format 2 has no shards; leave shards out, or use zarr_format=3.")
+    target = target_of(compression, target_psnr=target_psnr, target_bpppb=target_bpppb)
     cube = find_cube(dataset, variable)
     _warn_of_second_generation(cube)
     packing = packing_of(cube.variable, nodata, offset)
     settings = Settings(
         model=model,
-        compression=compression,
+        compression=Settings.compression if compression is None else compression,
         bands=cube.bands,
         nodata=packing.nodata,
         offset=packing.offset,
     )
-    return _assemble(cube, packing, settings, chunks, shards, zarr_format)
+    array = cube.variable
+    if 0 in array.shape:
+        raise InputError(f"{cube.name!r} is empty: {dict(array.sizes)}.")
+    chunk = chunk_shape(chunks, array.dims, array.shape)
+    shard = shard_shape(shards, array.dims, array.shape, chunk)
+    calibration = None
+    if target:
+        calibration = calibrate(array.variable, chunk, packing, settings, target, progress=progress)
+        settings = replace(settings, compression=calibration.compression)
+    made = _assemble(cube, packing, settings, chunk, shard, zarr_format)
+    return _noted(made, cube.name, calibration) if calibration else made
 
 
 def _assemble(
     cube: Cube,
     packing: Packing,
     settings: Settings,
-    chunks: Sizes | None,
-    shards: Sizes | None,
+    chunk: Shape,
+    shard: Shape | None,
     zarr_format: int,
 ) -> xr.Dataset:
     """Put pixels, encoding and attributes together."""
     array = cube.variable
-    if 0 in array.shape:
-        raise InputError(f"{cube.name!r} is empty: {dict(array.sizes)}.")
-    chunk = chunk_shape(chunks, array.dims, array.shape)
-    shard = shard_shape(shards, array.dims, array.shape, chunk)
     coded = _blocks(array.variable, packing, shard or chunk)
     coded.attrs = _attributes(array, packing, settings)
     coded.encoding = {
@@ -145,6 +159,7 @@ def _geography(array: xr.DataArray) -> dict[str, str]:
 def _attributes(array: xr.DataArray, packing: Packing, settings: Settings) -> dict[str, Any]:
     """The variable's own attributes, without packing that the encoding says, and a short note."""
     said = {*VALUES, "missing_value"} if packing.floating else set()
+    said |= {ATTRIBUTE}  # of a compression before this one
     own = {key: value for key, value in array.attrs.items() if key not in said}
     note = f"lossy: {settings.model}, compression {settings.compression:g}; no data is exact"
     return storable_attributes(own, repr(array.name)) | {"tec_compression": note}
@@ -160,6 +175,13 @@ def _about(cube: Cube, settings: Settings) -> dict[str, Any]:
         "tec_lossy": f"{cube.name!r} was compressed with loss (compression "
         f"{settings.compression:g}); no data is exact, all other variables are lossless",
     }
+
+
+def _noted(made: xr.Dataset, name: Hashable, calibration: Calibration) -> xr.Dataset:
+    """Say what the compression was chosen for and what it reached."""
+    made[name].attrs[ATTRIBUTE] = calibration.to_attribute()
+    made.attrs["tec_lossy"] += f"; chosen for {calibration}"
+    return made
 
 
 def _warn_of_second_generation(cube: Cube) -> None:

@@ -1,6 +1,6 @@
 """What a compressed cube is made of: model, chunks, sizes.
 
-Below: layout, stored, errors. Above: accessor.
+Below: stored, target, errors. Above: accessor.
 """
 
 import html
@@ -13,6 +13,7 @@ import xarray as xr
 from zarr.buffer import default_buffer_prototype
 
 from xtec.cube.stored import array_of, settings_of
+from xtec.cube.target import ATTRIBUTE, Calibration
 from xtec.errors import InputError
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ class Info:
     """Of the streams that the chunks are."""
     zarr_format: int
     compression: float
+    calibration: Calibration | None
+    """What the compression was chosen for and what it reached; None where the user named it."""
     bands: tuple[str, ...]
     """Canonical names."""
     nodata: int | None
@@ -65,10 +68,12 @@ class Info:
             stored = f"{_size(self.stored_bytes)}, {self.ratio or 0:.1f} times smaller"
             bits = f"{self.bits_per_pixel_per_band:.3f} per pixel per band"
         shards = f" in shards of {_shape(self.shards)}" if self.shards else ""
+        target = [("chosen for", str(self.calibration))] if self.calibration else []
         return [
             ("variable", self.variable),
             ("model", f"{self.model} ({self.model_digest[:16]})"),
             ("compression", f"{self.compression:g}"),
+            *target,
             ("size", f"{_size(self.raw_bytes)} -> {stored}"),
             ("bits", bits),
             ("shape", _shape(self.shape)),
@@ -131,6 +136,7 @@ def _describe(dataset: xr.Dataset, name: Hashable) -> Info:
         format_version=settings.format_version,
         zarr_format=3 if "serializer" in variable.encoding else 2,
         compression=settings.compression,
+        calibration=Calibration.from_attribute(variable.attrs.get(ATTRIBUTE), settings.compression),
         bands=settings.bands,
         nodata=settings.nodata,
         offset=settings.offset,

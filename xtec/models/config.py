@@ -1,7 +1,8 @@
-"""What a Temporal Transformer is made of: one frozen description for every size.
+"""What a network is made of: one frozen description for every size.
 
-The official S2L1C network and the small embedded one are two values of this class. The
-description travels with the weights as JSON and is part of what the model digest covers.
+There are two families: TEC-TT, of which the official S2L1C network is a value, and the lapped one
+of the embedded model. The description travels with the weights as JSON and is part of what the
+model digest covers.
 
 Below: errors, sentinel2. Above: network, prior, weights. Knows nothing of torch.
 """
@@ -9,9 +10,16 @@ Below: errors, sentinel2. Above: network, prior, weights. Knows nothing of torch
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar
 
 from xtec.errors import ModelError
+
+LARGEST_STEP_DN = 2**14
+"""Quantiser step of setting 0 of a lapped model."""
+LEVELS_PER_HALVING = 64
+"""Settings of a lapped model for each halving of the step."""
+STEP_OF_ONE_DN = 3600
+"""Step of compression 1."""
 
 WINDOW = 4
 """Side of the windows that are coded, in latents; the context window is twice as wide."""
@@ -44,22 +52,15 @@ class ModelConfig:
     mlp_ratio: int = 4
     context_frames: int = 2
     """Frames that the joint encoder looks back on."""
-    latent_input: Literal["linear", "log"] = "linear"
-    """How latents enter the transformer: divided by 35, or sign(q) log2(1 + |q|)."""
-    scale_map: Literal["reciprocal", "log2"] = "reciprocal"
-    """How the scale head's output s becomes sigma: s + 1 or 1 / (1 - s); or 2 ** s."""
-    linear_path: bool = False
-    """A linear patch transform beside the convolutions, tied between analysis and synthesis."""
-    references: bool = False
-    """Learned gates that add earlier latents at the same place to the predicted mean."""
-    refine: Literal["conv", "linear"] = "conv"
-    """How the decoder's features correct the quantised latents before synthesis."""
     prior_bits: int = 7
     """Bits, sign included, that weights and activations are rounded to in the exact prior."""
-    rate_knots: int = 0
-    """Points of the learned gains for a continuous compression; 0: one rate per checkpoint."""
-    rate_max: float = 400.0
-    """Compression (lambda) at the last knot; the first knot is 1."""
+
+    whole: ClassVar[bool] = True
+    """The network takes all its bands; a chunk that lacks some gets their mean."""
+    scale_map: ClassVar[str] = "reciprocal"
+    """How the scale head's output s becomes sigma: s + 1 or 1 / (1 - s)."""
+    levels: ClassVar[int] = 1
+    """A checkpoint was trained for one compression, and knows no other."""
 
     def __post_init__(self) -> None:
         """Refuse descriptions that contradict themselves."""
@@ -92,40 +93,83 @@ class ModelConfig:
         """Pixels per window along y and along x: what images are padded to a multiple of."""
         return WINDOW * self.stride
 
+    def level(self, _compression: float) -> int:
+        """Setting for any compression: the only one."""
+        return 0
+
+
+@dataclass(frozen=True)
+class LappedConfig:
+    """Shape of a network of the embedded family: adaptive lapped transform, transformer prior."""
+
+    bands: tuple[str, ...]
+    """Canonical names of the bands it was made for; a chunk has any of them."""
+    d_model: int = 192
+    heads: int = 6
+    layers: int = 3
+    mlp_ratio: int = 3
+    lags: int = 3
+    """Frames that a frame looks back on."""
+    prior_bits: int = 8
+    """Bits, sign included, that weights and activations are rounded to in the exact prior."""
+
+    whole: ClassVar[bool] = False
+    scale_map: ClassVar[str] = "log2"
+    """A scale s stands for sigma = 2 ** s."""
+    tile: ClassVar[int] = 64
+    """Pixels that images are padded to a multiple of."""
+    stride: ClassVar[int] = 16
+    levels: ClassVar[int] = 10 * LEVELS_PER_HALVING + 1
+    """Number of compression settings."""
+
+    def __post_init__(self) -> None:
+        """Refuse descriptions that contradict themselves."""
+        if self.d_model % self.heads:
+            raise ModelError(f"d_model {self.d_model} is not a multiple of {self.heads} heads.")
+
     @property
-    def levels(self) -> int:
-        """Number of compression settings the model knows."""
-        return (self.rate_knots - 1) * LEVELS_PER_KNOT + 1 if self.rate_knots else 1
+    def mean(self) -> tuple[float, ...]:
+        """The chunk's own mean is subtracted, see `spectrum`."""
+        return (0.0,) * len(self.bands)
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """It is coded in digital numbers."""
+        return (1.0,) * len(self.bands)
+
+    @property
+    def components(self) -> int:
+        """The most bands of a chunk."""
+        return len(self.bands)
 
     def level(self, compression: float) -> int:
-        """Nearest compression setting to lambda ``compression`` (clipped to the range)."""
-        if self.levels == 1:
-            return 0
-        position = math.log(max(compression, 1.0)) / math.log(self.rate_max)
-        return min(round(position * (self.levels - 1)), self.levels - 1)
+        """Nearest setting to lambda ``compression`` (clipped to the range)."""
+        halvings = math.log2(LARGEST_STEP_DN / STEP_OF_ONE_DN) + math.log2(compression) / 2
+        return min(max(round(halvings * LEVELS_PER_HALVING), 0), self.levels - 1)
 
     def compression(self, level: int) -> float:
         """Lambda that setting ``level`` stands for."""
-        return float(self.rate_max ** (level / max(self.levels - 1, 1)))
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able description."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_dict(cls, fields: dict[str, Any]) -> "ModelConfig":
-        """Rebuild a description; an unknown or missing field is a ModelError."""
-        try:
-            tuples: dict[str, Any] = {
-                k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()
-            }
-            return cls(**tuples)
-        except TypeError as error:
-            raise ModelError(f"not a description of this xtec's networks: {error}.") from error
+        return float((STEP_OF_ONE_DN / LARGEST_STEP_DN * 2 ** (level / LEVELS_PER_HALVING)) ** 2)
 
 
-LEVELS_PER_KNOT = 16
-"""Settings between two rate knots; between knots gains and embeddings are interpolated."""
+Config = ModelConfig | LappedConfig
+KINDS: dict[str, type[Config]] = {"tec-tt": ModelConfig, "lapped": LappedConfig}
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """JSON-able description."""
+    (kind,) = (name for name, made in KINDS.items() if isinstance(config, made))
+    return {"kind": kind} | dataclasses.asdict(config)
+
+
+def from_dict(fields: dict[str, Any]) -> Config:
+    """Rebuild a description; an unknown kind or field, or a missing field, is a ModelError."""
+    tuples: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+    try:
+        return KINDS[tuples.pop("kind", "tec-tt")](**tuples)
+    except (TypeError, KeyError) as error:
+        raise ModelError(f"not a description of this xtec's networks: {error!r}.") from error
+
 
 BANDS_L1C = (
     "B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B10", "B11", "B12",
@@ -142,25 +186,5 @@ STD_L1C = (
 S2L1C = ModelConfig(bands=BANDS_L1C, mean=MEAN_L1C, std=STD_L1C)
 """The official L1C network: 225 M parameters; SSL4EO-S12 v1.1 statistics."""
 
-SMALL = ModelConfig(
-    bands=BANDS_L1C,
-    mean=MEAN_L1C,
-    # The geometric mean of each band's deviation and 1000 DN: errors in a quiet band (B10) weigh
-    # more than in digital numbers, less than after full standardisation.
-    std=tuple(round(math.sqrt(1000 * s), 3) for s in STD_L1C),
-    channels=(24, 32, 48, 512),
-    residual_blocks=1,
-    attention=False,
-    d_model=128,
-    heads=4,
-    layers_separate=1,
-    layers_joint=1,
-    layers_decoder=2,
-    latent_input="log",
-    scale_map="log2",
-    linear_path=True,
-    references=True,
-    refine="linear",
-    rate_knots=9,
-)
-"""The embedded network: about 5 M parameters, made for CPUs."""
+SMALL = LappedConfig(bands=BANDS_L1C)
+"""The embedded network: 2.5 M parameters, made for CPUs."""

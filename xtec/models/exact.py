@@ -97,6 +97,16 @@ class Arithmetic:
         """Integers to fixed-point sign(q) log2(1 + |q|); magnitudes end at 4095."""
         return self.tables.log[q.abs().clamp(max=4095).int()] * q.sign()
 
+    def log2(self, n: Tensor, unit: int = 1) -> Tensor:
+        """Numbers from 0 to 2**18 steps to fixed-point log2(1 + n); above 4095 in coarser steps.
+
+        ``n`` counts steps of 1 / unit, a power of 2 up to 64.
+        """
+        index = n.int() + (unit - 1)
+        large = index > 4095
+        index = torch.where(large, index >> 6, index).clamp_(max=4095)
+        return self.tables.log[index] + (large * 6 - (unit.bit_length() - 1)) * ONE
+
     def attend(self, q: Tensor, k: "Keys", mask: Tensor | None) -> Tensor:
         """Softmax attention of fixed-point queries [P, heads, n, hd] -> [P, heads, n, hd]."""
         hd = q.shape[-1]

@@ -2,7 +2,7 @@
 
 It evaluates the weights of `network` in the arithmetic of `exact`. The encoder asks for all
 frames at once (`ExactPrior.encode`), the decoder walks through them token by token with a cache
-(`ExactPrior.decoder`); windows, chunks and frames are batched at will. Both give the same bits,
+(`ExactPrior.decode`); windows, chunks and frames are batched at will. Both give the same bits,
 because every number depends on its own row of inputs alone.
 
 What leaves this file are integers: where a latent's distribution is centred, and which row of the
@@ -14,13 +14,13 @@ Below: exact, network, windows, coding.tables. Above: engine.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from xtec.coding.tables import FRACTION_BITS, load
-from xtec.models.config import LEVELS_PER_KNOT, WINDOW, ModelConfig
+from xtec.models.config import WINDOW, ModelConfig
+from xtec.models.distribution import Distribution, Rows
 from xtec.models.exact import (
     ONE,
     Arithmetic,
@@ -32,27 +32,11 @@ from xtec.models.exact import (
     leaky_relu,
 )
 from xtec.models.network import TemporalTransformer
-from xtec.models.transformer import LATENT_DIVISOR, REFERENCES, Attention, Block, Blocks
-from xtec.models.windows import context_windows, neighbours, shifted, unwindows, windows
+from xtec.models.transformer import LATENT_DIVISOR, Attention, Block, Blocks
+from xtec.models.windows import context_windows, shifted, unwindows, windows
 
 HEAD_LIMIT = 8191
 """Operands of the heads: means are large numbers with a unit that matters."""
-
-
-@dataclass(frozen=True)
-class Distribution:
-    """How latents are coded; tensors of shape [P, tokens, C]."""
-
-    centre: Tensor
-    """int32: what is subtracted from a latent before it is coded."""
-    row: Tensor
-    """int32: row of the frequency tables."""
-
-    @staticmethod
-    def tokens(q: Tensor) -> Tensor:
-        """Latents (B, T, C, h, w) in the layout of a distribution of whole chunks."""
-        tokens: Tensor = windows(q.flatten(0, 1)).unflatten(0, (*q.shape[:2], -1))
-        return tokens.int()
 
 
 class _Attention:
@@ -162,45 +146,30 @@ class ExactPrior:
         self.separate, self.joint = blocks(em.encoder_sep), blocks(em.encoder_joint)
         self.blocks = blocks(em.decoder)
         self.mean_head, self.scale_head = head(em.mean_head), head(em.scale_head)
-        self.gates = None if em.gates is None else Linear(a, em.gates, limit=HEAD_LIMIT)
         self.norm = LayerNorm(a, em.post_embedding_layernorm)
         self.separate_position = weight(em.enc_position_sep._pos)
         self.joint_position = weight(em.enc_position_joint._pos)
         self.position = weight(em.dec_position._pos)
-        self.rate_knots = None if em.rate is None else weight(em.rate)
-        unit = 1 / ONE if self.config.latent_input == "log" else 1 / LATENT_DIVISOR
         self.encoder_embedding, self.decoder_embedding = (
-            Linear(a, x, limit=self.limit, unit=unit)
+            Linear(a, x, limit=self.limit, unit=1 / LATENT_DIVISOR)
             for x in (em.encoder_embedding, em.decoder_embedding)
         )
         # What stands before the first frame and the first token is a real vector, not latents.
         before = network._temporal_pad_token_maker.weight[:, :, 0, 0], em.learned_zero.sym[None]
         self.pad, self.first = (
-            self.norm(Linear(a, layer, limit=self.limit)(weight(em.latent_input(x.double()))))
+            self.norm(Linear(a, layer, limit=self.limit)(weight(x.double() / LATENT_DIVISOR)))
             for layer, x in zip((em.encoder_embedding, em.decoder_embedding), before, strict=True)
         )
-        tables = load()
-        edges = tables.scale_edges[self.config.scale_map]
-        self.edges, self.first_row, self.shift = (
-            torch.tensor(x, dtype=kind, device=a.device)
-            for x, kind in (
-                (edges, torch.float32),
-                (tables.first_row, torch.int32),
-                (tables.shift, torch.int32),
-            )
-        )
-        self._first_memory: dict[int, list[Keys]] = {}
+        self.rows = Rows(self.config.scale_map, a.device)
 
     @torch.inference_mode()
-    def encode(self, q: Tensor, level: int) -> tuple[Distribution, Tensor]:
+    def encode(self, q: Tensor) -> tuple[Distribution, Tensor]:
         """Distributions of the latents of whole chunks, all tokens of a frame at once.
 
         Parameters
         ----------
         q : integer values, shape (B, T, C, h, w)
             Latents on this prior's device; h and w are multiples of 4.
-        level : int
-            Compression setting.
 
         Returns
         -------
@@ -212,19 +181,18 @@ class ExactPrior:
         b, t, _, h, w = q.shape
         q = q.float()
         mask = torch.ones(WINDOW**2, WINDOW**2, dtype=torch.bool, device=q.device).triu(1)
-        rate = self._rate(level)
-        past = _Past(torch.zeros_like(windows(q[:, 0])))
+        past: list[Tensor] = []
         found: list[tuple[Tensor, Tensor, Tensor]] = []
         for i in range(t):
             tokens = windows(q[:, i])
             embedded = self._embed(self.decoder_embedding, tokens)
-            x = shifted(embedded, self.first) + rate + self.position
-            for block, memory in zip(self.blocks, self._memory(past, level), strict=True):
+            x = shifted(embedded, self.first) + self.position
+            for block, memory in zip(self.blocks, self._memory(past, len(tokens)), strict=True):
                 x, _ = block(x, memory, mask)
-            d = self._distribution(x, (*past.tokens(), *neighbours(tokens)))
+            d = self._distribution(x)
             found.append((d.centre, d.row, x))
             if i + 1 < t:
-                past.append(tokens, self._encode_frame(q[:, i], rate))
+                past = [*past[-1:], self._encode_frame(q[:, i])]
         centre, row, z = (torch.stack(x, 1) for x in zip(*found, strict=True))
         # windows of all chunks, frames -> chunks, frames, windows
         centre, row = (x.unflatten(0, (b, -1)).transpose(1, 2) for x in (centre, row))
@@ -233,10 +201,7 @@ class ExactPrior:
 
     @torch.inference_mode()
     def decode(
-        self,
-        read: Callable[[Tensor], Tensor],
-        level: int,
-        shape: tuple[int, int, int, int],
+        self, read: Callable[[Tensor], Tensor], shape: tuple[int, int, int, int]
     ) -> tuple[Tensor, Tensor]:
         """Latents of whole chunks, token by token.
 
@@ -245,8 +210,6 @@ class ExactPrior:
         read : callable
             Takes the rows of one token of all windows, int32 (B, P, C), and gives the decoded
             symbols, int32 of the same shape.
-        level : int
-            Compression setting.
         shape : (B, T, h, w)
             Chunks, frames, latent rows and columns.
 
@@ -256,75 +219,67 @@ class ExactPrior:
         z : float32, shape (B, T, D, h, w)
         """
         b, t, h, w = shape
-        device, c = self.arithmetic.device, self.config.latent_channels
-        count = b * h * w // WINDOW**2
-        rate = self._rate(level)
-        past = _Past(torch.zeros(count, WINDOW**2, c, device=device))
+        past: list[Tensor] = []
         frames, features = [], []
         for i in range(t):
-            tokens, z = self._decode_frame(read, past, level, b)
+            tokens, z = self._decode_frame(read, past, (b, h * w // WINDOW**2))
             q = unwindows(tokens, h, w)
             frames.append(q)
             features.append(unwindows(z, h, w))
             if i + 1 < t:
-                past.append(tokens, self._encode_frame(q, rate))
+                past = [*past[-1:], self._encode_frame(q)]
         return torch.stack(frames, 1), torch.stack(features, 1) / ONE
 
     def _decode_frame(
-        self, read: Callable[[Tensor], Tensor], past: "_Past", level: int, chunks: int
+        self, read: Callable[[Tensor], Tensor], past: list[Tensor], size: tuple[int, int]
     ) -> tuple[Tensor, Tensor]:
-        """One frame: its tokens and features, [P, 16, C] and [P, 16, D]."""
-        rate, memory = self._rate(level), self._memory(past, level)
-        tokens = torch.zeros_like(past.tokens()[0])
+        """One frame of (chunks, windows): tokens and features, [P, 16, C] and [P, 16, D]."""
+        count = size[0] * size[1]
+        memory = self._memory(past, count)
+        shape = count, WINDOW**2, self.config.latent_channels
+        tokens = torch.zeros(shape, device=self.arithmetic.device)
         caches: list[Keys | None] = [None] * len(self.blocks)
         features = []
         for j in range(WINDOW**2):
             here = slice(j, j + 1)
             x = self._embed(self.decoder_embedding, tokens[:, j - 1 : j]) if j else self.first
-            x = (x + rate + self.position[:, here]).expand(len(tokens), 1, -1)
+            x = (x + self.position[:, here]).expand(count, 1, -1)
             for n, block in enumerate(self.blocks):
                 x, caches[n] = block(x, memory[n], None, caches[n])
-            references = (*past.tokens(), *neighbours(tokens))
-            d = self._distribution(x, tuple(r[:, here] for r in references))
-            symbols = read(d.row[:, 0].unflatten(0, (chunks, -1)))
+            d = self._distribution(x)
+            symbols = read(d.row[:, 0].unflatten(0, size))
             tokens[:, j] = (d.centre[:, 0] + symbols.flatten(0, 1)).float()
             features.append(x)
         return tokens, torch.cat(features, 1)
 
-    def _rate(self, level: int) -> Tensor:
-        """Rate embedding of a setting, [D] or 0."""
-        if self.rate_knots is None:
-            return torch.zeros((), device=self.arithmetic.device)
-        below = min(level // LEVELS_PER_KNOT, len(self.rate_knots) - 2)
-        part = level - below * LEVELS_PER_KNOT
-        low, high = self.rate_knots[below], self.rate_knots[below + 1]
-        return ((low * (LEVELS_PER_KNOT - part) + high * part) / LEVELS_PER_KNOT).round()
-
     def _embed(self, embedding: Linear, q: Tensor) -> Tensor:
         """Latents [..., C] -> normalised embedding [..., D]."""
-        log = self.config.latent_input == "log"
-        return self.norm(embedding(self.arithmetic.log(q) if log else q))
+        return self.norm(embedding(q))
 
-    def _encode_frame(self, q: Tensor, rate: Tensor) -> Tensor:
+    def _encode_frame(self, q: Tensor) -> Tensor:
         """Latents of one frame [B, C, h, w] -> what the joint encoder needs of it [P, 64, D]."""
         x = self._embed(self.encoder_embedding, q.movedim(1, -1))
-        return self._separate(context_windows(x.movedim(-1, 1)), rate)
+        return self._separate(context_windows(x.movedim(-1, 1)))
 
-    def _separate(self, x: Tensor, rate: Tensor) -> Tensor:
-        x = x + rate + self.separate_position
+    def _separate(self, x: Tensor) -> Tensor:
+        x = x + self.separate_position
         for block in self.separate:
             x, _ = block(x)
         return x
 
-    def _memory(self, past: "_Past", level: int) -> list[Keys]:
-        """Keys and values of the frames before, for each block of the decoder."""
-        if past.encoded:
-            return self._join(past.encoded[0], past.encoded[-1])
-        if level not in self._first_memory:
-            pad = self.pad.expand(1, 4 * WINDOW**2, -1)
-            encoded = self._separate(pad, self._rate(level))
-            self._first_memory[level] = self._join(encoded, encoded)
-        return [keys.expand(len(past.zero)) for keys in self._first_memory[level]]
+    def _memory(self, past: list[Tensor], count: int) -> list[Keys]:
+        """Keys and values of the last two frames, for each block of the decoder.
+
+        The second frame sees the first twice, the first one sees what stands before it.
+        """
+        if past:
+            return self._join(past[0], past[-1])
+        return [keys.expand(count) for keys in self._first_memory]
+
+    @cached_property
+    def _first_memory(self) -> list[Keys]:
+        encoded = self._separate(self.pad.expand(1, 4 * WINDOW**2, -1))
+        return self._join(encoded, encoded)
 
     def _join(self, older: Tensor, newer: Tensor) -> list[Keys]:
         x = torch.cat([older, newer], dim=1) + self.joint_position
@@ -332,41 +287,15 @@ class ExactPrior:
             x, _ = block(x)
         return [block.cross_attention.memory(x) for block in self.blocks]
 
-    def _distribution(self, z: Tensor, references: tuple[Tensor, ...]) -> Distribution:
+    def _distribution(self, z: Tensor) -> Distribution:
         mean, scale = (_head(layers, z) for layers in (self.mean_head, self.scale_head))
-        mean = mean.double()
-        if self.gates is not None:
-            gates = self.gates(z).double().unflatten(-1, (REFERENCES, -1))
-            for i, reference in enumerate(references):
-                mean = mean + gates[..., i, :] * reference
-        # From 1/1024 to 1/64; then the whole part is the centre, the rest the fraction.
-        bins = 1 << FRACTION_BITS
-        mean = torch.floor((mean + ONE / bins / 2) / (ONE / bins)) + bins // 2
-        mean = mean.clamp(-(2**24), 2**24).int()
-        index = torch.bucketize(scale, self.edges, right=True)
-        row = self.first_row[index] + ((mean & (bins - 1)) >> self.shift[index])
-        return Distribution(mean >> FRACTION_BITS, row)
+        return self.rows(mean.double(), scale)
 
 
-@dataclass
-class _Past:
-    """The last two frames: their latents as tokens, and as the joint encoder needs them."""
-
-    zero: Tensor
-
-    def __post_init__(self) -> None:
-        self.latents: list[Tensor] = []
-        self.encoded: list[Tensor] = []
-
-    def append(self, tokens: Tensor, encoded: Tensor) -> None:
-        self.latents = [*self.latents[-1:], tokens]
-        self.encoded = [*self.encoded[-1:], encoded]
-
-    def tokens(self) -> tuple[Tensor, Tensor]:
-        """Latents one and two frames ago; the second frame sees the first twice."""
-        if not self.latents:
-            return self.zero, self.zero
-        return self.latents[-1], self.latents[0]
+def tokens(q: Tensor) -> Tensor:
+    """Latents (B, T, C, h, w) in the layout of a distribution of whole chunks, int32."""
+    found: Tensor = windows(q.flatten(0, 1)).unflatten(0, (*q.shape[:2], -1))
+    return found.int()
 
 
 def _head(layers: list[Linear], x: Tensor) -> Tensor:

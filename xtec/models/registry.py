@@ -15,7 +15,7 @@ from pathlib import Path
 from xtec.errors import ModelError, WrongModelError
 from xtec.models.weights import Card, read_card
 
-EMBEDDED = "xtec-small-1"
+EMBEDDED = "xtec-small-2"
 SEARCH_PATH = "XTEC_MODEL_PATH"
 
 _used: dict[str, Card] = {}

@@ -70,29 +70,22 @@ class Stack(nn.Module):
 
 
 class Transform(nn.Module):
-    """Pixels to latents and back: convolutions, beside a linear patch transform where asked."""
+    """Pixels to latents and back."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.stride = config.stride
         self.analysis_transform = Stack(config, synthesis=False)
         self.synthesis_transform = Stack(config, synthesis=True)
-        self.linear = None
-        if config.linear_path:
-            shape = config.latent_channels, len(config.bands), config.stride, config.stride
-            self.linear = nn.Parameter(torch.zeros(shape))
 
     def analysis(self, x: Tensor) -> Tensor:
         """[N, bands, y, x] standardised -> [N, C, h, w]."""
         y: Tensor = self.analysis_transform(x)
-        return y if self.linear is None else y + F.conv2d(x, self.linear, stride=self.stride)
+        return y
 
     def synthesis(self, y: Tensor) -> Tensor:
         """[N, C, h, w] -> [N, bands, y, x] standardised."""
         x: Tensor = self.synthesis_transform(y)
-        if self.linear is None:
-            return x
-        return x + F.conv_transpose2d(y, self.linear, stride=self.stride)
+        return x
 
 
 class ContextConvolutions(nn.Module):
@@ -111,10 +104,10 @@ class Dequantizer(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        layers: list[nn.Module] = [nn.Conv2d(config.d_model, config.latent_channels, 1)]
-        if config.refine == "conv":
-            layers += [nn.LeakyReLU(), ContextConvolutions(config.latent_channels)]
-        self.process_conv = nn.Sequential(*layers)
+        c = config.latent_channels
+        self.process_conv = nn.Sequential(
+            nn.Conv2d(config.d_model, c, 1), nn.LeakyReLU(), ContextConvolutions(c)
+        )
 
     def forward(self, z: Tensor) -> Tensor:
         out: Tensor = self.process_conv(z)

@@ -1,4 +1,4 @@
-"""The transformer: blocks of attention, and the distribution of every latent.
+"""The transformer: blocks of attention, and the heads for the distribution of every latent.
 
 Module names are those of the published checkpoints. Letters as in `network`.
 
@@ -10,11 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from xtec.models.config import WINDOW, ModelConfig
-from xtec.models.windows import context_windows, neighbours, shifted
+from xtec.models.windows import context_windows, shifted
 
 LATENT_DIVISOR = 35.0
-REFERENCES = 4
-"""Latents a mean may lean on: one and two frames ago, left and above in the window."""
+"""Latents enter the transformer divided by this."""
 
 
 class Attention(nn.Module):
@@ -120,7 +119,6 @@ class EntropyModel(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.config = config
         c, d = config.latent_channels, config.d_model
         now, past = WINDOW**2, 4 * WINDOW**2
         self.encoder_sep = Blocks(config, config.layers_separate)
@@ -133,48 +131,24 @@ class EntropyModel(nn.Module):
         self.post_embedding_layernorm = nn.LayerNorm(d, eps=1e-6)
         self.encoder_embedding, self.decoder_embedding = nn.Linear(c, d), nn.Linear(c, d)
         self.mean_head, self.scale_head = head(d, c), head(d, c)
-        self.gates = nn.Linear(d, REFERENCES * c) if config.references else None
-        self.rate = nn.Parameter(torch.zeros(config.rate_knots, d)) if config.rate_knots else None
-
-    def latent_input(self, q: Tensor) -> Tensor:
-        """Latents as the embeddings see them."""
-        if self.config.latent_input == "linear":
-            return q / LATENT_DIVISOR
-        return q.sign() * torch.log2(1 + q.abs())
 
     def embed(self, q: Tensor, embedding: nn.Linear) -> Tensor:
         """Latents [..., C] -> normalised embedding [..., D]."""
-        x: Tensor = self.post_embedding_layernorm(embedding(self.latent_input(q)))
+        x: Tensor = self.post_embedding_layernorm(embedding(q / LATENT_DIVISOR))
         return x
 
-    def encode_frame(self, y: Tensor, rate: Tensor | float) -> Tensor:
+    def encode_frame(self, y: Tensor) -> Tensor:
         """Latents of frames [N, C, h, w] -> what the joint encoder needs of them [P, 64, D]."""
         # Windows overlap fourfold, so latents are embedded before they are cut out.
         x = self.embed(y.movedim(1, -1), self.encoder_embedding)
-        x = context_windows(x.movedim(-1, 1)) + rate
+        x = context_windows(x.movedim(-1, 1))
         out: Tensor = self.encoder_sep(self.enc_position_sep(x))
         return out
 
-    def decode(self, tokens: Tensor, memory: Tensor, rate: Tensor | float) -> Tensor:
+    def decode(self, tokens: Tensor, memory: Tensor) -> Tensor:
         """Teacher-forced tokens [P, 16, C] -> features [P, 16, D]."""
-        x = self.embed(shifted(tokens, self.learned_zero.sym), self.decoder_embedding) + rate
+        x = self.embed(shifted(tokens, self.learned_zero.sym), self.decoder_embedding)
         n = tokens.shape[1]
         mask = torch.ones(n, n, dtype=torch.bool, device=tokens.device).triu(1)
         out: Tensor = self.decoder(self.dec_position(x), memory, mask)
         return out
-
-    def distribution(
-        self, z: Tensor, tokens: Tensor, before: tuple[Tensor, Tensor]
-    ) -> tuple[Tensor, Tensor]:
-        """Mean and raw scale [P, 16, C] from features and the latents that means lean on."""
-        # Means reach hundreds with a unit that matters: never in half precision.
-        with torch.autocast(z.device.type, enabled=False):
-            z = z.float()
-            mean: Tensor = self.mean_head(z)
-            if self.gates is not None:
-                gates = self.gates(z).unflatten(-1, (REFERENCES, -1))
-                mean = mean + sum(
-                    gates[..., i, :] * reference
-                    for i, reference in enumerate((*before, *neighbours(tokens)))
-                )
-            return mean, self.scale_head(z)

@@ -1,6 +1,6 @@
 """Weights files: safetensors that say what they are.
 
-The header carries the model's name and its `ModelConfig`; the digest of a model is the SHA-256 of
+The header carries the model's name and its configuration; the digest of a model is the SHA-256 of
 the file, so that ``sha256sum`` can check what a store asks for. Reading the header and hashing
 need no torch. Nothing here unpickles.
 
@@ -16,10 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xtec.errors import ModelError
-from xtec.models.config import ModelConfig
+from xtec.models import config as configs
+from xtec.models.config import Config, LappedConfig
 
 if TYPE_CHECKING:
+    from xtec.models.context import ContextTransformer
     from xtec.models.network import TemporalTransformer
+
+    Network = TemporalTransformer | ContextTransformer
 
 HEADER_KEY = "xtec"
 HEADER_LIMIT_BYTES = 1 << 24
@@ -34,7 +38,7 @@ class Card:
     digest: str
     """SHA-256 of the file, hexadecimal."""
     path: Path
-    config: ModelConfig
+    config: Config
 
 
 @lru_cache
@@ -54,7 +58,7 @@ def read_card(path: Path) -> Card:
         (length,) = struct.unpack_from("<Q", data)
         header = json.loads(data[8 : 8 + min(length, HEADER_LIMIT_BYTES)])
         about = json.loads(header["__metadata__"][HEADER_KEY])
-        config = ModelConfig.from_dict(about["config"])
+        config = configs.from_dict(about["config"])
         name = str(about["name"])
     except (struct.error, ValueError, LookupError, TypeError, AttributeError) as error:
         raise ModelError(
@@ -64,7 +68,7 @@ def read_card(path: Path) -> Card:
     return Card(name, hashlib.sha256(data).hexdigest(), path, config)
 
 
-def save(model: "TemporalTransformer", name: str, path: Path) -> None:
+def save(model: "Network", name: str, path: Path) -> None:
     """Write a network's weights in float16 with its name and configuration."""
     import torch
     from safetensors.torch import save as to_bytes
@@ -72,12 +76,12 @@ def save(model: "TemporalTransformer", name: str, path: Path) -> None:
     tensors = {
         k: v.detach().to("cpu", torch.float16).contiguous() for k, v in model.state_dict().items()
     }
-    about = json.dumps({"name": name, "config": model.config.to_dict()}, sort_keys=True)
+    about = json.dumps({"name": name, "config": configs.to_dict(model.config)}, sort_keys=True)
     # Not their save_file, whose files nobody else may read.
     path.write_bytes(to_bytes(tensors, metadata={HEADER_KEY: about}))
 
 
-def load(card: Card) -> "TemporalTransformer":
+def load(card: Card) -> "Network":
     """Build the network of a weights file, in float32 on the CPU, for inference.
 
     Raises
@@ -89,6 +93,7 @@ def load(card: Card) -> "TemporalTransformer":
     from safetensors import SafetensorError
     from safetensors.torch import load as parse
 
+    from xtec.models.context import ContextTransformer
     from xtec.models.network import TemporalTransformer
 
     try:
@@ -100,7 +105,12 @@ def load(card: Card) -> "TemporalTransformer":
     # Without memory for weights of its own. Keep the network's initialisers to those that do not
     # import torch's compiler here, which takes a second (normal_ and arithmetic do).
     with torch.device("meta"):
-        model = TemporalTransformer(card.config)
+        config = card.config
+        model: Network = (
+            ContextTransformer(config)
+            if isinstance(config, LappedConfig)
+            else TemporalTransformer(config)
+        )
     try:
         tensors = {k: v.float() for k, v in parse(data).items()}
         model.load_state_dict(tensors, assign=True)

@@ -37,15 +37,7 @@ def context_windows(y: Tensor) -> Tensor:
     return y.permute(0, 2, 3, 4, 5, 1).reshape(n * y.shape[2] * y.shape[3], -1, c)
 
 
-def shifted(tokens: Tensor, first: Tensor, by: int = 1) -> Tensor:
-    """Tokens moved ``by`` places back; ``first`` fills the front."""
-    front = first.expand(tokens.shape[0], by, tokens.shape[2])
-    return torch.cat([front, tokens[:, :-by]], dim=1)
-
-
-def neighbours(tokens: Tensor) -> tuple[Tensor, Tensor]:
-    """The token to the left and the token above, 0 outside the window."""
-    zero = tokens.new_zeros(())
-    left = shifted(tokens, zero)
-    left[:, ::WINDOW] = 0
-    return left, shifted(tokens, zero, WINDOW)
+def shifted(tokens: Tensor, first: Tensor) -> Tensor:
+    """Tokens moved one place back; ``first`` stands in front."""
+    front = first.expand(tokens.shape[0], 1, tokens.shape[2])
+    return torch.cat([front, tokens[:, :-1]], dim=1)

@@ -1,1 +1,1 @@
-"""Training: data, loss, loop. Imported by the command line alone."""
+"""Training of the embedded family. Imported by the command line and the benchmarks alone."""

@@ -1,92 +1,79 @@
-"""The rate-distortion loss, and the cheap prior that the transform is first trained with.
+"""What the transformer is trained to spend less of: bits.
 
-Loss = bits per pixel and band + lambda * mean squared error of the standardised pixels,
-divided by sqrt(lambda) so that all compression settings weigh about the same.
-
-Below: models, data. Above: loop.
+Below: models.context, batch. Above: state, evaluate.
 """
 
-from dataclasses import dataclass
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from xtec.models.network import TemporalTransformer, interpolate, sigma
-from xtec.train.data import Crops
+from xtec.models.context import ContextTransformer
+from xtec.models.frequencies import SIZES
+from xtec.train.batch import Batch
 
-
-class FactorizedPrior(nn.Module):
-    """One Laplace distribution per channel and rate knot: no context at all."""
-
-    def __init__(self, knots: int, channels: int) -> None:
-        super().__init__()
-        self.log_scale = nn.Parameter(torch.zeros(knots, channels))
-        self.mean = nn.Parameter(torch.zeros(knots, channels))
-
-    def forward(self, y: Tensor, level: Tensor) -> Tensor:
-        """Code length in bits of latents (B, T, C, h, w)."""
-        shape = (len(level), 1, -1, 1, 1)
-        scale = interpolate(self.log_scale, level).view(shape).exp()
-        v = (y - interpolate(self.mean, level).view(shape)).abs()
-        near = v.clamp(max=0.5)
-        inside = 1 - (torch.exp((near - 0.5) / scale) + torch.exp(-(near + 0.5) / scale)) / 2
-        outside = torch.exp(-(v - 0.5).clamp_min(0) / scale) * -torch.expm1(-1 / scale) / 2
-        return -torch.log2(torch.where(v < 0.5, inside, outside).clamp_min(1e-9))
+SMALLEST = 1e-9
+"""The least probability that the reference knows."""
+LEAST = 1e-30
+"""That of the loss: large errors still have a gradient."""
+ESCAPE_BITS = 18
+"""What the coder needs to announce a latent outside of its tables, about."""
+NARROWEST, WIDEST = -4.0, 9.0
+"""Log2 of the scales that the coder's tables have."""
+FEW_BITS = 200
+"""Keeps chunks of next to no bits from counting for much."""
 
 
-@dataclass(frozen=True)
-class Loss:
-    """What one batch costs; scalars with gradient where they have one."""
-
-    total: Tensor
-    rate: Tensor
-    """Bits per pixel and band that counts."""
-    distortion: Tensor
-    """Mean squared error of standardised pixels that count."""
-
-
-def rounded(y: Tensor) -> Tensor:
-    """Round; the gradient passes as if nothing had happened."""
-    return y + (y.round() - y).detach()
-
-
-def bits(q: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
+def bits(q: Tensor, mean: Tensor, deviation: Tensor, *, smallest: float = SMALLEST) -> Tensor:
     """Ideal code length of each latent under its discretised Gaussian, in bits."""
     v = (q - mean).abs()
-    half = 0.5**0.5
-    upper = torch.erfc((v - 0.5) * half / deviation)
-    lower = torch.erfc((v + 0.5) * half / deviation)
-    return -torch.log2((0.5 * (upper - lower)).clamp_min(1e-9))
+    slope = 0.5**0.5 / deviation
+    likelihood = (torch.erfc((v - 0.5) * slope) - torch.erfc((v + 0.5) * slope)) / 2
+    return -torch.log2(likelihood.clamp_min(smallest))
 
 
-def rate_distortion(
-    model: TemporalTransformer,
-    crops: Crops,
-    level: Tensor,
-    part: str,
-    cheap: FactorizedPrior,
-) -> Loss:
-    """Loss of a batch at the compression settings ``level`` (B,).
+def cost(q: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
+    """Bits of each latent in the coder, which escapes from what its tables lack; scale in log2."""
+    escape = ESCAPE_BITS + 2 * torch.log2(1 + (q - mean).abs())
+    deviation = torch.exp2(scale.clamp(NARROWEST, WIDEST))
+    return torch.minimum(bits(q, mean, deviation, smallest=LEAST), escape)
 
-    ``part`` "transform" codes with the cheap prior, "prior" leaves the pixels out of the loss
-    (and of the work), "joint" is the whole.
+
+def spent(network: ContextTransformer, batch: Batch) -> Tensor:
+    """Bits of the latents of each chunk, (M,).
+
+    Of an octave of which a batch counts only some frequencies, these speak for all.
     """
-    config = model.config
-    lam = config.rate_max ** (level.float() / (config.levels - 1))
-    y = model.analysis(crops.pixels, level)
-    q = rounded(y)
-    noisy = y + torch.rand_like(y) - 0.5 if model.training else q
-    if part == "transform":
-        code_length = cheap(noisy, level)
-        recon = model.reconstruct(q, level)
-    else:
-        # Only the transformer bears half precision; latents and means are too large for it.
-        with torch.autocast(q.device.type, dtype=torch.bfloat16):
-            mean, scale, z = model.prior(q, level)
-        code_length = bits(noisy, mean, sigma(scale, config).clamp(0.05, 1000.0))
-        recon = crops.pixels if part == "prior" else model.synthesis(q, z.float(), level)
-    count = crops.weight.sum((1, 2, 3, 4)).clamp_min(1.0)
-    rate = code_length.sum((1, 2, 3, 4)) / count
-    error = ((recon - crops.pixels) ** 2 * crops.weight).sum((1, 2, 3, 4)) / count
-    total = ((rate + lam * error) / lam.sqrt()).mean()
-    return Loss(total, rate.mean(), error.mean())
+    # Only the transformer bears half precision; latents and means are too large for it.
+    with autocast(batch.energies.device):
+        found = network(
+            batch.latents,
+            batch.energies,
+            batch.level,
+            batch.before,
+            batch.turns,
+            batch.shape,
+            batch.some,
+        )
+    total = torch.zeros(len(batch.level), device=batch.energies.device)
+    for octave, (mean, scale) in enumerate(found):
+        q = batch.latents[octave][..., batch.some[octave]]
+        each = cost(q, mean, scale)
+        there = (batch.energies[:, :, octave, : q.shape[3]] > 0).float()
+        share = SIZES[octave] / q.shape[-1]
+        total = total + share * (each * there[:, :, None, :, None]).sum((1, 2, 3, 4))
+    return total
+
+
+def weighed(spent_bits: Tensor) -> Tensor:
+    """Loss of a batch: what one per cent of a chunk's bits is worth, evened out.
+
+    A chunk's bits are set against the mean of its own and those of the batch, so that quiet chunks
+    count for more than their bits and less than busy ones.
+    """
+    own = spent_bits.detach()
+    return (spent_bits / (own / 2 + own.mean() / 2 + FEW_BITS)).mean()
+
+
+def autocast(device: torch.device) -> torch.autocast:
+    """Half precision where it is faster: not on CPUs that would have to emulate it."""
+    slow = device.type == "cpu" and torch.backends.cpu.get_cpu_capability() != "AVX512"
+    return torch.autocast(device.type, torch.bfloat16, enabled=not slow)
