@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from xtec.models import exact, weights
-from xtec.models.config import LappedConfig, ModelConfig
+from xtec.models.config import S2L1C, S2L2A, LappedConfig, ModelConfig, to_dict
 from xtec.models.context import ContextTransformer
 from xtec.models.lapped_model import LappedModel
 from xtec.models.network import TemporalTransformer
@@ -34,6 +34,22 @@ TINY = ModelConfig(
     mlp_ratio=2,
 )
 """TEC-TT of stride 4, so of windows of 16 pixels."""
+
+SMALL_L1C, SMALL_L2A = (
+    dataclasses.replace(
+        official,
+        channels=(4, 8, 8, 12),
+        residual_blocks=1,
+        d_model=16,
+        heads=2,
+        layers_separate=1,
+        layers_joint=1,
+        layers_decoder=1,
+        mlp_ratio=2,
+    )
+    for official in (S2L1C, S2L2A)
+)
+"""The official networks in small: their bands, stride, blocks and names."""
 
 LAPPED = LappedConfig(
     bands=("B02", "B04", "B08"), d_model=16, heads=2, layers=1, mlp_ratio=2, lags=2
@@ -142,6 +158,41 @@ def near(after, before, step=STEP_DN):
 def write_weights(path, model, name="tiny"):
     """A weights file; returns its path as a string."""
     weights.save(model, name, path)
+    return str(path)
+
+
+def state_of(model, tables=0):
+    """A state dict as the reference saves it: parameters and 17 buffers under its names.
+
+    ``tables`` is the length of its coder's tables: none before they are made, any after.
+    """
+    coder = "model.entropy_model.bottleneck._entropy_model."
+    bounds = (
+        "scale_bound", "likelihood_lower_bound.bound", "lower_bound_scale.bound",
+        "lower_bound_zero.bound", "upper_bound_mean.bound", "upper_bound_scale.bound",
+    )  # fmt: skip
+    integers = ("_offset", "_quantized_cdf", "_cdf_length")
+    state = {f"model.{name}": value for name, value in model.state_dict().items()}
+    state |= {coder + name: torch.zeros(1) for name in bounds}
+    state |= {coder + name: torch.zeros(tables, dtype=torch.int32) for name in integers}
+    for name in ("_indexes_table", "_prior_mean", "_prior_scale"):
+        state[coder + name] = torch.zeros(tables)
+    mask = torch.ones(16, 16, dtype=torch.bool).triu(1)
+    for i in range(model.config.layers_decoder):
+        state[f"model.entropy_model.decoder.layers.encoder_layer_{i}.look_ahead_mask"] = mask
+    return state
+
+
+def write_checkpoint(path, model, tables=0, name=None):
+    """A checkpoint as TerraCodec publishes them; returns its path as a string.
+
+    A network of another than the official size says what it is.
+    """
+    state = state_of(model, tables)
+    if model.config not in (S2L1C, S2L2A):
+        about = {"config": to_dict(model.config)} | ({"name": name} if name else {})
+        state = {"state_dict": state, "xtec": about}
+    torch.save(state, path)
     return str(path)
 
 

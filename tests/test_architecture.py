@@ -26,7 +26,7 @@ FLOORS = (
     ("cluster",),
     ("cube",),
     ("zarr_v2", "zarr_v3"),
-    ("codec",),
+    ("codec", "terracodec"),
     ("pixels",),
     ("settings",),
     ("engine",),
@@ -44,7 +44,7 @@ A room imports from lower floors only, never from a neighbour.
 
 DEPTH = {room: depth for depth, floor in enumerate(FLOORS) for room in floor}
 
-TORCH_ROOMS = {"models", "engine", "train"}
+TORCH_ROOMS = {"models", "engine", "terracodec", "train"}
 TORCH_IN_FUNCTIONS = TORCH_ROOMS | {"codec", "cli"}
 ZARR_ROOMS = {"zarr_v2", "zarr_v3"}
 ZARR_INTERFACES = ("numcodecs.abc", "zarr.abc", "zarr.core")

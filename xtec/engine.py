@@ -21,6 +21,7 @@ from xtec.models import exact, weights
 from xtec.models.coded import Coded, Decoded, Read
 from xtec.models.context import ContextTransformer
 from xtec.models.lapped_model import LappedModel
+from xtec.models.network import TemporalTransformer
 from xtec.models.temporal_model import TemporalModel
 from xtec.models.weights import Card
 
@@ -39,18 +40,20 @@ def undisturbed(function: Callable[P, R]) -> Callable[P, R]:
 
 
 class Engine:
-    """The network of one weights file on one device.
+    """One network on one device.
 
     Parameters
     ----------
-    card : Card
+    source : Card or TemporalTransformer
+        A network is taken over: it moves to the device.
     device : str
         A torch device. Where it cannot compute exactly, what must be exact runs on the CPU.
     """
 
     @undisturbed
-    def __init__(self, card: Card, device: str) -> None:
-        network, arithmetic = weights.load(card), exact.select(device)
+    def __init__(self, source: Card | TemporalTransformer, device: str) -> None:
+        network = weights.load(source) if isinstance(source, Card) else source
+        arithmetic = exact.select(device)
         self._model: LappedModel | TemporalModel
         if isinstance(network, ContextTransformer):
             self._model = LappedModel(network, arithmetic)
@@ -87,6 +90,19 @@ class Engine:
             Decoded(found.latents, undisturbed(found.pixels))
             for found in self._model.decode(sources, level, shape)
         ]
+
+    @undisturbed
+    def reconstruct(self, chunks: Sequence[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
+        """Pixels as they would come back, without coding: TEC-TT only.
+
+        Parameters
+        ----------
+        chunks : sequence of float32, shape (time, band, y, x)
+            Standardised, padded to the tile, of one shape; what is returned too.
+        """
+        if isinstance(self._model, LappedModel):
+            raise TypeError("only a TEC-TT network reconstructs without coding.")
+        return self._model.reconstruct(chunks)
 
 
 def default_device() -> str:

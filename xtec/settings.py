@@ -6,6 +6,7 @@ Below: models.registry, coding.stream, errors. Above: pixels, codec, the sockets
 import dataclasses
 import operator
 import re
+import warnings
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,9 +33,11 @@ class Settings:
     """
 
     model: str = "embedded"
-    """Name of the model, or path of its weights file."""
+    """Name of the model, or path of its weights file. Of "tt-s2l1c" and "tt-s2l2a" becomes the
+    official checkpoint whose lambda is nearest to the compression."""
     compression: float = 20.0
-    """Lambda: low is smaller, high is better. What the model does not reach is clipped."""
+    """Lambda: low is smaller, high is better. What the model does not reach is clipped; an official
+    checkpoint knows one."""
     bands: tuple[str, ...] = ()
     """Canonical band names in the order of the chunk; empty: all of the model's, in its order."""
     nodata: int | None = NODATA
@@ -69,7 +72,7 @@ class Settings:
                     f"model_digest {self.model_digest!r} is no SHA-256 in hexadecimal."
                 )
             return  # from a store: the model may be missing here, and is not needed to open it
-        card = registry.resolve(self.model)
+        card = registry.resolve(self.model, self.compression)
         bands = self.bands or card.config.bands
         strange = [b for b in bands if b not in card.config.bands]
         if strange or len(set(bands)) < len(bands):
@@ -79,8 +82,23 @@ class Settings:
             )
         for name, value in (
             ("model", card.name), ("model_digest", card.digest), ("bands", tuple(bands)),
+            ("compression", self._trained_for(card)),
         ):  # fmt: skip
             object.__setattr__(self, name, value)
+
+    def _trained_for(self, card: Card) -> float:
+        """The compression that the model really gives, where it knows but one."""
+        found = card.compression
+        if found is None or found == self.compression:
+            return self.compression
+        if self.compression != Settings.compression:  # the user named it
+            warnings.warn(
+                f"model {card.name} was trained for compression {found:g}, so it is not "
+                f"{self.compression:g} that is used.",
+                UserWarning,
+                stacklevel=4,
+            )
+        return found
 
     @property
     def positions(self) -> tuple[int, ...]:

@@ -183,8 +183,25 @@ STD_L1C = (
     576.795, 45.626, 1340.347, 1145.036,
 )  # fmt: skip
 
+BANDS_L2A = tuple(band for band in BANDS_L1C if band != "B10")
+MEAN_L2A = (
+    793.243, 924.863, 1184.553, 1340.936, 1671.402, 2240.082, 2468.412, 2563.243, 2627.704,
+    2711.071, 2416.714, 1849.625,
+)  # fmt: skip
+STD_L2A = (
+    1160.144, 1201.092, 1219.943, 1397.225, 1400.035, 1373.136, 1429.170, 1485.025, 1447.836,
+    1652.703, 1471.002, 1365.307,
+)  # fmt: skip
+
 S2L1C = ModelConfig(bands=BANDS_L1C, mean=MEAN_L1C, std=STD_L1C)
-"""The official L1C network: 225 M parameters; SSL4EO-S12 v1.1 statistics."""
+"""The official L1C network: 225 M parameters.
+
+Statistics of SSL4EO-S12 v1.1, in digital numbers without a radiometric offset. Source: README of
+terracodec 0.3.1; so below.
+"""
+
+S2L2A = ModelConfig(bands=BANDS_L2A, mean=MEAN_L2A, std=STD_L2A)
+"""The official L2A network: the same without B10, which L2A products lack."""
 
 SMALL = LappedConfig(bands=BANDS_L1C)
 """The embedded network: 2.5 M parameters, made for CPUs."""

@@ -1,10 +1,13 @@
 """Which models there are, by name, by file and by digest; imports no torch.
 
 A name is versioned and never changes its weights; ``embedded`` stands for the newest network that
-ships in the package. Other weights files are known once they were used in this process, or when
-they lie in a folder of the environment variable ``XTEC_MODEL_PATH``.
+ships in the package, ``tt-s2l1c`` and ``tt-s2l2a`` for the official TerraCodec checkpoint that was
+trained for the lambda nearest to the one asked for. Weights files are known once they were used in
+this process, or when they lie in a folder of the environment variable ``XTEC_MODEL_PATH``; official
+ones also when they lie in the cache of the Hugging Face hub. Files are large: none is hashed that
+is not likely to be meant.
 
-Below: weights, errors. Above: engine, codec.
+Below: hub, official, weights, errors. Above: engine, codec.
 """
 
 import contextlib
@@ -13,75 +16,138 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from xtec.errors import ModelError, WrongModelError
-from xtec.models.weights import Card, read_card
+from xtec.models import hub, official, weights
+from xtec.models.official import Checkpoint
+from xtec.models.weights import SUFFIXES, Card, read_card, read_name
 
 EMBEDDED = "xtec-small-2"
 SEARCH_PATH = "XTEC_MODEL_PATH"
+INSTALL = (
+    "Install the xarray-tec version it came with, or put its weights file into a folder named in "
+    f"the environment variable {SEARCH_PATH}."
+)
 
 _used: dict[str, Card] = {}
 """Cards by digest: two files may carry one name, say of two runs of a training recipe."""
 
 
-def resolve(model: str) -> Card:
-    """Find a model by name or by the path of its weights file.
+def resolve(model: str, compression: float | None = None) -> Card:
+    """Find a model by name or by the path of its weights file; fetch it if it is an official one.
 
     Parameters
     ----------
     model : str
-        ``"embedded"``, a versioned name, or a path that ends in ``.safetensors``.
+        ``"embedded"``, a versioned name, ``"tt-s2l1c"``, ``"tt-s2l2a"``, or a path that ends in
+        ``.safetensors`` or ``.pt``.
+    compression : float, optional
+        Lambda; chooses among the checkpoints of ``"tt-s2l1c"`` and ``"tt-s2l2a"``.
 
     Raises
     ------
     ModelError
-        There is no such model; the message lists those at hand.
+        There is no such model, and the message lists those at hand; or it cannot be fetched.
     """
-    if model.endswith(".safetensors"):
-        card = read_card(Path(model))
-        _used[card.digest] = card
-        return card
+    if model.endswith(SUFFIXES):
+        return _remember(read_card(Path(model)))
+    if model in official.SERIES:
+        if compression is None:
+            names = [one.name for one in official.SERIES[model]]
+            raise ModelError(f"{model!r} stands for several models; name one of {names}.")
+        model = official.nearest(model, compression).name
     name = EMBEDDED if model == "embedded" else model
-    cards = known()
-    if name not in cards:
-        raise ModelError(
-            f"there is no model {name!r}; at hand are {sorted([*cards, 'embedded'])}. Give one of "
-            f"these, the path of a .safetensors file, or put its folder into {SEARCH_PATH}."
-        )
-    return cards[name]
+    for found, path in _files():
+        if found == name:
+            return read_card(path)
+    for card in _used.values():
+        if card.name == name:
+            return card
+    if name in official.BY_NAME:
+        one = official.BY_NAME[name]
+        return _remember(read_card(next(iter(hub.cached(one)), None) or hub.fetch(one)))
+    raise ModelError(
+        f"there is no model {name!r}; at hand are {sorted([*known(), 'embedded'])}, on the hub "
+        f"{[*official.SERIES]}. Give one of these, the path of a {' or '.join(SUFFIXES)} file, or "
+        f"put its folder into {SEARCH_PATH}."
+    )
 
 
 def find(prefix: bytes, hint: str | None = None) -> Card:
     """Find the model whose digest begins with ``prefix``: the one a stream was written with.
+
+    Nothing is fetched unless the environment variable ``XTEC_HUB`` is 1.
+
+    Parameters
+    ----------
+    prefix : bytes
+    hint : str, optional
+        What the model was called where the stream was written: files of that name come first, and
+        only an official checkpoint of that name is looked for in the hub's cache.
 
     Raises
     ------
     WrongModelError
         No model at hand has that digest; the message says which it is and how to get it.
     """
-    for card in _cards():
-        if bytes.fromhex(card.digest).startswith(prefix):
+    start = prefix.hex()
+    for card in _used.values():
+        if card.digest.startswith(start):
             return card
+    one = official.BY_NAME.get(hint or "")
+    for path in _candidates(start, hint, one):
+        if weights.digest(path).startswith(start):
+            return read_card(path)
+    fetched, advice = _fetch(start, one) if one else (None, INSTALL)
+    if fetched is not None:
+        return fetched
     named = f" (called {hint!r} where it was written)" if hint else ""
     raise WrongModelError(
-        f"this was written with the model of digest {prefix.hex()}...{named}, which is not among "
-        f"{sorted(known())}. Install the xarray-tec version it came with, or put its .safetensors "
-        f"file into a folder named in the environment variable {SEARCH_PATH}."
+        f"this was written with the model of digest {start}...{named}, which is not among "
+        f"{sorted(known())}. {advice}"
     )
 
 
-def known() -> dict[str, Card]:
-    """Models at hand, by name."""
-    return {card.name: card for card in _cards()}
+def _fetch(start: str, one: Checkpoint) -> tuple[Card | None, str]:
+    """An official checkpoint from the hub, where that is allowed; else what to do."""
+    by_hand = f"It is an official TerraCodec checkpoint. {hub.by_hand(one)}"
+    if not hub.may_fetch():
+        return None, f"{by_hand} Or set {hub.ALLOWED}=1 to have it fetched ({hub.EXTRA})."
+    try:
+        card = read_card(hub.fetch(one))
+    except ModelError as error:
+        return None, str(error)
+    if card.digest.startswith(start):
+        return card, ""
+    return None, f"{by_hand} What the hub offers today has the digest {card.digest[:16]}."
 
 
-def _cards() -> list[Card]:
-    """Every model at hand; of one name the last is meant."""
-    shipped = sorted(Path(__file__).parent.glob("*.safetensors"))
-    return [*_used.values(), *_searched(), *map(read_card, shipped)]
+def known() -> set[str]:
+    """Names of the models at hand, those in the hub's cache left out."""
+    return {name for name, _ in _files()} | {card.name for card in _used.values()}
 
 
-def _searched() -> Iterator[Card]:
-    """Models in the folders of the search path; what else lies there is none of our business."""
-    for folder in filter(None, os.environ.get(SEARCH_PATH, "").split(os.pathsep)):
-        for path in sorted(Path(folder).glob("*.safetensors")):
+def _remember(card: Card) -> Card:
+    _used[card.digest] = card
+    return card
+
+
+def _files() -> list[tuple[str, Path]]:
+    """Weights files with their names: those of the package, then those on the search path.
+
+    What else lies in its folders is none of our business.
+    """
+    folders = os.environ.get(SEARCH_PATH, "").split(os.pathsep)
+    found = []
+    for folder in (Path(__file__).parent, *map(Path, filter(None, folders))):
+        for path in sorted(p for suffix in SUFFIXES for p in folder.glob(f"*{suffix}")):
             with contextlib.suppress(ModelError):
-                yield read_card(path)
+                found.append((read_name(path), path))
+    return found
+
+
+def _candidates(start: str, hint: str | None, one: Checkpoint | None) -> Iterator[Path]:
+    """Files that may have a digest that starts so, the likeliest first: it takes time to hash."""
+    files = _files()
+    yield from (path for name, path in files if name == hint)
+    if one:
+        yield from (p for p in hub.cached(one) if (hub.digest_hint(p) or start).startswith(start))
+    yield from (path for name, path in files if name != hint)

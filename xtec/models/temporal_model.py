@@ -78,6 +78,15 @@ class TemporalModel:
             for latents, features in zip(q, z, strict=True)
         ]
 
+    def reconstruct(self, chunks: Sequence[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
+        """What `decode` would give of what `encode` gives, without coding a symbol."""
+        with self._lock:
+            x = torch.from_numpy(np.stack(chunks)).to(self.device)
+            latents = self._grouped(self._network.analysis, x.flatten(0, 1))
+            q = latents.round_().unflatten(0, x.shape[:2]).to(self._prior.arithmetic.device)
+            _, z = self._prior.encode(q)
+        return [self._pixels(latents, features)() for latents, features in zip(q, z, strict=True)]
+
     def _pixels(self, q: Tensor, z: Tensor) -> Callable[[], NDArray[np.float32]]:
         """How one chunk's latents (time, ...) become pixels, on demand."""
 

@@ -1,21 +1,23 @@
-"""Weights files: safetensors that say what they are.
+"""Weights files: safetensors that say what they are, and TerraCodec's checkpoints.
 
-The header carries the model's name and its configuration; the digest of a model is the SHA-256 of
-the file, so that ``sha256sum`` can check what a store asks for. Reading the header and hashing
-need no torch. Nothing here unpickles.
+The header of ours carries the model's name and its configuration; `checkpoint` reads the others.
+The digest of a model is the SHA-256 of the file, so that ``sha256sum`` can check what a store asks
+for. Reading names, configurations and digests needs no torch.
 
-Below: config, network, errors. Above: registry, train.
+Below: checkpoint, official, config, network, errors. Above: registry, train.
 """
 
 import hashlib
 import json
 import struct
+import threading
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xtec.errors import ModelError
+from xtec.models import checkpoint, official
 from xtec.models import config as configs
 from xtec.models.config import Config, LappedConfig
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 HEADER_KEY = "xtec"
 HEADER_LIMIT_BYTES = 1 << 24
+SUFFIXES = (".safetensors", checkpoint.SUFFIX)
 
 
 @dataclass(frozen=True)
@@ -39,33 +42,85 @@ class Card:
     """SHA-256 of the file, hexadecimal."""
     path: Path
     config: Config
+    compression: float | None = None
+    """The one lambda that an official checkpoint was trained for."""
 
 
-@lru_cache
 def read_card(path: Path) -> Card:
-    """Read a weights file's header and hash the file.
+    """Read what a weights file says of itself, and hash it.
 
     Raises
     ------
     ModelError
-        The file is not there, or is not a weights file of xtec.
+        The file is not there, or is not a weights file of xtec or TerraCodec.
     """
+    name, config = _describe(path, *_version(path))
+    known = official.BY_NAME.get(name)
+    return Card(name, digest(path), path, config, known.compression if known else None)
+
+
+def read_name(path: Path) -> str:
+    """The name on the card of a weights file, without hashing the file; raises as `read_card`."""
+    return _describe(path, *_version(path))[0]
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a weights file, hexadecimal; of a file that did not change, computed once.
+
+    Raises
+    ------
+    ModelError
+        The file cannot be read.
+    """
+    with _hashing:  # many threads ask for one file of a gigabyte at once
+        return _digest(path, *_version(path))
+
+
+_hashing = threading.Lock()
+
+
+def _version(path: Path) -> tuple[int, int]:
+    """What tells a file from another that takes its place: size and time, in nanoseconds."""
     try:
-        data = path.read_bytes()
+        found = path.stat()
     except OSError as error:
-        raise ModelError(f"cannot read the weights {path}: {error}.") from error
+        raise _unreadable(path, error) from error
+    return found.st_size, found.st_mtime_ns
+
+
+@lru_cache
+def _digest(path: Path, _size: int, _time_ns: int) -> str:
     try:
-        (length,) = struct.unpack_from("<Q", data)
-        header = json.loads(data[8 : 8 + min(length, HEADER_LIMIT_BYTES)])
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+@lru_cache
+def _describe(path: Path, _size: int, _time_ns: int) -> tuple[str, Config]:
+    """Name and configuration."""
+    if path.suffix == checkpoint.SUFFIX:
+        own_name, found = checkpoint.describe(path)
+        known = official.BY_FILE.get(path.name)
+        return own_name or (known.name if known else path.stem), found
+    try:
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            header = json.loads(file.read(min(length, HEADER_LIMIT_BYTES)))
         about = json.loads(header["__metadata__"][HEADER_KEY])
-        config = configs.from_dict(about["config"])
-        name = str(about["name"])
+        return str(about["name"]), configs.from_dict(about["config"])
+    except OSError as error:
+        raise _unreadable(path, error) from error
     except (struct.error, ValueError, LookupError, TypeError, AttributeError) as error:
         raise ModelError(
             f"{path} is not a weights file written by xtec (safetensors with an {HEADER_KEY!r} "
             f"entry in its header): {error!r}."
         ) from error
-    return Card(name, hashlib.sha256(data).hexdigest(), path, config)
+
+
+def _unreadable(path: Path, error: OSError) -> ModelError:
+    return ModelError(f"cannot read the weights {path}: {error}.")
 
 
 def save(model: "Network", name: str, path: Path) -> None:
@@ -89,6 +144,17 @@ def load(card: Card) -> "Network":
     ModelError
         The file is gone or changed since its card was read, or its tensors are not the network's.
     """
+    if card.path.suffix == checkpoint.SUFFIX:
+        if digest(card.path) != card.digest:
+            raise _changed(card)
+        assert not isinstance(card.config, LappedConfig)  # noqa: S101 - a checkpoint's never is
+        network: Network = checkpoint.load(card.path, card.config)
+    else:
+        network = _load_safetensors(card)
+    return network.eval().requires_grad_(requires_grad=False)
+
+
+def _load_safetensors(card: Card) -> "Network":
     import torch
     from safetensors import SafetensorError
     from safetensors.torch import load as parse
@@ -99,9 +165,9 @@ def load(card: Card) -> "Network":
     try:
         data = card.path.read_bytes()
     except OSError as error:
-        raise ModelError(f"cannot read the weights {card.path}: {error}.") from error
+        raise _unreadable(card.path, error) from error
     if hashlib.sha256(data).hexdigest() != card.digest:
-        raise ModelError(f"{card.path} is no longer the file with digest {card.digest[:16]}.")
+        raise _changed(card)
     # Without memory for weights of its own. Keep the network's initialisers to those that do not
     # import torch's compiler here, which takes a second (normal_ and arithmetic do).
     with torch.device("meta"):
@@ -116,4 +182,8 @@ def load(card: Card) -> "Network":
         model.load_state_dict(tensors, assign=True)
     except (RuntimeError, SafetensorError) as error:
         raise ModelError(f"the tensors of {card.path} do not fit its network: {error}") from error
-    return model.eval().requires_grad_(requires_grad=False)
+    return model
+
+
+def _changed(card: Card) -> ModelError:
+    return ModelError(f"{card.path} is no longer the file with digest {card.digest[:16]}.")
