@@ -96,7 +96,6 @@ def run(code, home, server=None, **environment):
         "HF_HOME": str(home),
         "HF_ENDPOINT": server.url if server else nowhere,
         "HF_HUB_DISABLE_TELEMETRY": "1",
-        "TQDM_POSITION": "-1",  # the hub shows its progress bar to a pipe too
         **environment,
     }
     for name in ("XTEC_MODEL_PATH", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
@@ -106,7 +105,7 @@ def run(code, home, server=None, **environment):
         [sys.executable, "-c", code], env=full, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1]), done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 SETTINGS = """
@@ -128,19 +127,18 @@ print(json.dumps(found))
 
 
 def test_a_model_is_fetched_once_and_then_found_without_a_network(server, files, tmp_path):
-    (name, digest, compression, path, torch), shown = run(SETTINGS, tmp_path, server)
+    name, digest, compression, path, torch = run(SETTINGS, tmp_path, server)
     assert (name, compression, torch) == (L1C.name, 20, False)
     assert digest == hashlib.sha256(files[address(L1C)]).hexdigest()
     assert Path(path).is_relative_to(tmp_path)
     assert Path(path).name == L1C.file
-    assert "100%" in shown  # the hub's progress bar
     assert server.asked.count(("GET", address(L1C))) == 1
     server.asked.clear()
-    again, _ = run(SETTINGS, tmp_path, server)
+    again = run(SETTINGS, tmp_path, server)
     assert again == [name, digest, compression, path, False]
-    offline, _ = run(SETTINGS, tmp_path, HF_HUB_OFFLINE="1")
+    offline = run(SETTINGS, tmp_path, HF_HUB_OFFLINE="1")
     assert offline == again
-    found, _ = run(FIND.format(digest=digest[:16], hint=name), tmp_path, server)
+    found = run(FIND.format(digest=digest[:16], hint=name), tmp_path, server)
     assert found == name
     assert server.asked == []
 
@@ -148,13 +146,13 @@ def test_a_model_is_fetched_once_and_then_found_without_a_network(server, files,
 def test_decoding_fetches_only_what_it_may(server, files, tmp_path):
     digest = hashlib.sha256(files[address(L1C)]).hexdigest()[:16]
     code = FIND.format(digest=digest, hint=L1C.name)
-    refused, _ = run(code, tmp_path, server)
+    refused = run(code, tmp_path, server)
     for part in (digest, repr(L1C.name), L1C.file, L1C.repository, "XTEC_MODEL_PATH", "XTEC_HUB=1"):
         assert re.search(re.escape(part), refused)
     assert server.asked == []
-    found, _ = run(code, tmp_path, server, XTEC_HUB="1")
+    found = run(code, tmp_path, server, XTEC_HUB="1")
     assert found == L1C.name
-    other, _ = run(FIND.format(digest="00" * 8, hint=L1C.name), tmp_path, server, XTEC_HUB="1")
+    other = run(FIND.format(digest="00" * 8, hint=L1C.name), tmp_path, server, XTEC_HUB="1")
     assert f"offers today has the digest {digest}" in other
 
 
@@ -169,8 +167,8 @@ for name in ("tt-s2l1c-lambda-20", "tt-s2l2a-lambda-700"):
         said.append(str(error))
 print(json.dumps(said))
 """
-    (offline, _), _ = run(code, tmp_path, HF_HUB_OFFLINE="1")
-    (absent,), _ = run(code, tmp_path, server)
+    offline, _ = run(code, tmp_path, HF_HUB_OFFLINE="1")
+    (absent,) = run(code, tmp_path, server)
     for said, name in ((offline, L1C.name), (absent, "tt-s2l2a-lambda-700")):
         one = official.BY_NAME[name]
         for part in (f"{name} could not be fetched", one.file, one.repository, "XTEC_MODEL_PATH"):
@@ -180,7 +178,7 @@ print(json.dumps(said))
 def test_a_file_that_could_not_be_fetched_while_decoding(tmp_path):
     pytest.importorskip("huggingface_hub")
     code = FIND.format(digest="00" * 8, hint=L1C.name)
-    said, _ = run(code, tmp_path, XTEC_HUB="1", HF_HUB_OFFLINE="1")
+    said = run(code, tmp_path, XTEC_HUB="1", HF_HUB_OFFLINE="1")
     assert said.startswith("WrongModelError: this was written with the model of digest 00000000")
     assert "could not be fetched" in said
 

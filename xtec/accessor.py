@@ -68,7 +68,9 @@ class Tec:
             Instead of `compression`: the bits per pixel per band to aim at, every byte of the
             streams counted.
         model : str
-            "embedded", another model's name, or the path of its weights.
+            "embedded", "tt-s2l1c" or "tt-s2l2a" for the official TerraCodec checkpoint whose
+            lambda is nearest, another model's name, or the path of its weights (.safetensors or
+            TerraCodec's .pt).
         chunks : mapping or four integers, optional
             Size of a chunk along time, y and x; by default 8, 256 and 256. All bands always.
         shards : mapping or four integers, optional
