@@ -264,6 +264,7 @@ def test_an_older_version_in_the_cache_is_found_and_no_other_is_hashed(
         registry.find(bytes(8), L1C.name)
     assert seen == [str(first), *(s for s in seen[1:] if s.endswith(".safetensors"))]
     assert registry.resolve(L1C.name).path == main
+    assert registry.find(hashlib.sha256(older).digest()[:8]).path == first  # no name given
 
 
 def test_a_blob_whose_name_lies_is_not_believed(monkeypatch, tmp_path, files):

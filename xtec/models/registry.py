@@ -80,8 +80,7 @@ def find(prefix: bytes, hint: str | None = None) -> Card:
     ----------
     prefix : bytes
     hint : str, optional
-        What the model was called where the stream was written: files of that name come first, and
-        only an official checkpoint of that name is looked for in the hub's cache.
+        What the model was called where the stream was written: files of that name come first.
 
     Raises
     ------
@@ -151,3 +150,6 @@ def _candidates(start: str, hint: str | None, one: Checkpoint | None) -> Iterato
     if one:
         yield from (p for p in hub.cached(one) if (hub.digest_hint(p) or start).startswith(start))
     yield from (path for name, path in files if name != hint)
+    if not one:
+        everything = (p for other in official.CHECKPOINTS for p in hub.cached(other))
+        yield from (p for p in everything if (hub.digest_hint(p) or "").startswith(start))
