@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 import xtec
 from tests.models import SMALL_L1C, SMALL_L2A, network, write_checkpoint
-from xtec import terracodec as room
 from xtec.codec import decode_chunk
 from xtec.coding import stream
 from xtec.errors import (
@@ -27,7 +26,12 @@ from xtec.errors import (
 )
 from xtec.models import registry
 from xtec.models.config import S2L1C, S2L2A
-from xtec.terracodec import TerraCodec, terracodec_v1_tt_s2l1c, terracodec_v1_tt_s2l2a
+from xtec.terracodec import (
+    TerraCodec,
+    published,
+    terracodec_v1_tt_s2l1c,
+    terracodec_v1_tt_s2l2a,
+)
 
 
 @pytest.fixture(scope="module")
@@ -263,7 +267,7 @@ def test_a_local_checkpoint(folder, tmp_path):
 
 
 def test_random_weights_are_not_taken_for_trained_ones(monkeypatch):
-    monkeypatch.setattr(room, "S2L1C", SMALL_L1C)
+    monkeypatch.setattr(published, "S2L1C", SMALL_L1C)
     with pytest.warns(UserWarning, match="random weights; say pretrained=True"):
         model = terracodec_v1_tt_s2l1c()
     assert model.name == "random"

@@ -1,24 +1,13 @@
-"""TerraCodec's own interface: standardised tensors in, tensors out, as its model card shows.
+"""One network as TerraCodec's model card shows it: tensors in, tensors and strings out.
 
-    from xtec import terracodec_v1_tt_s2l1c
+The strings are those of docs/format.md: they decode on any machine, and a damaged one is an error.
 
-    model = terracodec_v1_tt_s2l1c(pretrained=True, compression=5)
-    inputs = model.normalize(digital_numbers)            # [B, T, 13, H, W]
-    reconstruction = model(inputs)
-    compressed = model.compress(inputs)
-    reconstruction = model.decompress(**compressed)
-
-Networks and signatures are those of terracodec 0.3.1. The strings are those of docs/format.md: they
-decode on any machine, and a damaged one is an error.
-
-Below: engine, settings, models, coding. Above: the package itself.
+Below: engine, models, coding. Above: published.
 """
 
 import hashlib
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import numpy as np
@@ -29,13 +18,10 @@ from torch import Tensor, nn
 from xtec.coding import rans, stream, tables
 from xtec.coding.stream import Stream
 from xtec.engine import Engine
-from xtec.errors import BandError, CorruptStreamError, InputError, ModelError, WrongModelError
-from xtec.models import official, registry, weights
+from xtec.errors import BandError, CorruptStreamError, InputError, WrongModelError
 from xtec.models.coded import Coded
-from xtec.models.config import S2L1C, S2L2A, ModelConfig
+from xtec.models.config import ModelConfig
 from xtec.models.network import TemporalTransformer
-from xtec.models.weights import Card
-from xtec.settings import Settings
 
 T = TypeVar("T")
 
@@ -341,93 +327,3 @@ def _pad(x: NDArray[np.float32], tile: int) -> list[NDArray[np.float32]]:
 def _some(many: list[T]) -> list[list[T]]:
     """Those that travel together."""
     return [many[i : i + SEQUENCES_AT_ONCE] for i in range(0, len(many), SEQUENCES_AT_ONCE)]
-
-
-def terracodec_v1_tt_s2l1c(
-    compression: float | str = 20,
-    image_size: int = 256,  # noqa: ARG001 - theirs; here any size works
-    mode: str = "eval",
-    *,
-    pretrained: bool = False,
-    ckpt_path: str | Path | None = None,
-    device: str | torch.device = "cpu",
-) -> TerraCodec:
-    """TEC-TT for Sentinel-2 L1C, 13 bands.
-
-    Parameters
-    ----------
-    compression : float or str
-        Lambda of the published checkpoint: 5, 20 or 100, or "lambda-5" and so on. A number between
-        takes the nearest one, with a warning.
-    image_size, mode
-        Taken as terracodec has them. Any image size works, whatever is said here.
-    pretrained : bool
-        Whether to load the published weights, from XTEC_MODEL_PATH, the hub's cache or the hub.
-        Without, and without `ckpt_path`, weights are random.
-    ckpt_path : path, optional
-        A checkpoint on this machine, whatever its lambda.
-    device : torch device
-
-    Raises
-    ------
-    ModelError
-        The checkpoint cannot be had, or is of another network.
-    """
-    made = _build("tt-s2l1c", S2L1C, compression, ckpt_path, pretrained=pretrained)
-    return made.train(mode != "eval").to(device)
-
-
-def terracodec_v1_tt_s2l2a(
-    compression: float | str = 5,
-    image_size: int = 256,  # noqa: ARG001 - as above
-    mode: str = "eval",
-    *,
-    pretrained: bool = False,
-    ckpt_path: str | Path | None = None,
-    device: str | torch.device = "cpu",
-) -> TerraCodec:
-    """TEC-TT for Sentinel-2 L2A, 12 bands: all but B10.
-
-    As `terracodec_v1_tt_s2l1c`, with published lambdas 0.4, 1, 5, 20, 100, 200 and 700.
-    """
-    made = _build("tt-s2l2a", S2L2A, compression, ckpt_path, pretrained=pretrained)
-    return made.train(mode != "eval").to(device)
-
-
-def _build(
-    series: str,
-    config: ModelConfig,
-    compression: float | str,
-    ckpt_path: str | Path | None,
-    *,
-    pretrained: bool,
-) -> TerraCodec:
-    if ckpt_path is None and not pretrained:
-        warnings.warn(
-            f"{series} gets random weights; say pretrained=True or ckpt_path=... for trained ones.",
-            UserWarning,
-            stacklevel=3,
-        )
-        return TerraCodec(TemporalTransformer(config).requires_grad_(requires_grad=False), "random")
-    card = (
-        _published(series, compression) if ckpt_path is None else registry.resolve(str(ckpt_path))
-    )
-    network = weights.load(card)
-    if not isinstance(network, TemporalTransformer) or card.config.bands != config.bands:
-        raise ModelError(
-            f"{card.path} is a network for the bands {', '.join(card.config.bands)}, not the "
-            f"{len(config.bands)} of {series}."
-        )
-    return TerraCodec(network, card.name, card.digest)
-
-
-def _published(series: str, compression: float | str) -> Card:
-    """The published checkpoint for a lambda."""
-    if not isinstance(compression, str):
-        return Settings(series, compression).card
-    names = {f"lambda-{one.compression:g}": one.name for one in official.SERIES[series]}
-    if compression not in names:
-        raise InputError(
-            f"compression={compression!r} is none of {[*names]}; a number takes the nearest."
-        )
-    return registry.resolve(names[compression])
