@@ -17,9 +17,10 @@ import torch
 from numpy.typing import NDArray
 
 from xtec.errors import InputError
-from xtec.models import exact, weights
+from xtec.models import weights
 from xtec.models.coded import Coded, Decoded, Read
 from xtec.models.context import ContextTransformer
+from xtec.models.known_answer import select
 from xtec.models.lapped_model import LappedModel
 from xtec.models.temporal_model import TemporalModel
 from xtec.models.weights import Card
@@ -50,7 +51,7 @@ class Engine:
 
     @undisturbed
     def __init__(self, card: Card, device: str) -> None:
-        network, arithmetic = weights.load(card), exact.select(device)
+        network, arithmetic = weights.load(card), select(device)
         self._model: LappedModel | TemporalModel
         if isinstance(network, ContextTransformer):
             self._model = LappedModel(network, arithmetic)
