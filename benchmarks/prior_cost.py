@@ -29,11 +29,12 @@ from xtec.codec import Settings
 from xtec.coding import rans
 from xtec.coding.tables import FREQUENCY_BITS, load
 from xtec.errors import InputError
-from xtec.models import exact, weights
+from xtec.models import weights
 from xtec.models.analysis import analyse
 from xtec.models.context import ContextTransformer
 from xtec.models.distribution import Distribution
 from xtec.models.frequencies import SIZES
+from xtec.models.known_answer import select
 from xtec.models.lapped import SIDE
 from xtec.models.lapped_model import LappedModel, Walk
 from xtec.models.spectrum import Latents
@@ -92,7 +93,7 @@ class Experiment:
             raise InputError(f"{settings.model} is not of the embedded family.")
         rounded = weights.load(settings.card)
         rounded.config = dataclasses.replace(rounded.config, prior_bits=bits)
-        self.exact = LappedModel(rounded, exact.select("cpu"))
+        self.exact = LappedModel(rounded, select("cpu"))
 
     @torch.inference_mode()
     def cost(self, cube: Pixels, level: int) -> Cost:

@@ -9,9 +9,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from xtec.models import exact, weights
+from xtec.models import weights
 from xtec.models.config import S2L1C, S2L2A, LappedConfig, ModelConfig, to_dict
 from xtec.models.context import ContextTransformer
+from xtec.models.known_answer import select
 from xtec.models.lapped_model import LappedModel
 from xtec.models.network import TemporalTransformer
 from xtec.models.prior import ExactPrior
@@ -112,7 +113,7 @@ def context_network(config=LAPPED, seed=0):
 
 @lru_cache
 def lapped_model(config=LAPPED, seed=0):
-    return LappedModel(context_network(config, seed), exact.select("cpu"))
+    return LappedModel(context_network(config, seed), select("cpu"))
 
 
 def replay(coded):
@@ -131,7 +132,7 @@ def replay(coded):
 
 @lru_cache
 def prior(config, seed=0):
-    return ExactPrior(network(config, seed), exact.select("cpu"))
+    return ExactPrior(network(config, seed), select("cpu"))
 
 
 def latents(shape, seed=0, spread=4.0):

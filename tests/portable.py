@@ -17,7 +17,9 @@ import torch
 from xtec import codec
 from xtec.codec import Settings
 from xtec.coding import tables
-from xtec.engine import Engine, engine
+from xtec.engine import Engine
+from xtec.models import weights
+from xtec.models.known_answer import select
 
 TEC_TT = Path(__file__).parent / "golden" / "v1" / "golden-1.safetensors"
 MODELS = {"embedded": "embedded", "tec-tt": str(TEC_TT)}
@@ -60,6 +62,7 @@ def encode(settings, folder, out):
     facts = {
         "capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
+        "products": str(select("cpu").product),
         "company changed nothing": alone == pair[::-1] == [streams[i] for i in ALONE],
     }
     (out / "facts.json").write_text(json.dumps(facts))
@@ -97,7 +100,7 @@ def float_rows(settings, folder, out):
     The head of the mean is amplified, so that a few small chunks stand for very many: how often a
     mean falls on another grid point grows with its error.
     """
-    network = engine(settings.card)._model._network
+    network = weights.load(settings.card)
     with np.load(folder / "plain" / "latents.npz") as file:
         q = torch.from_numpy(np.stack(list(file.values()))).float()
     with torch.inference_mode():

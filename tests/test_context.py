@@ -14,9 +14,10 @@ from tests.test_spectrum import scene
 from xtec.coding import rans, tables
 from xtec.errors import StreamError
 from xtec.models.analysis import analyse
+from xtec.models.arithmetic import Arithmetic
 from xtec.models.context_exact import ExactContext
-from xtec.models.exact import Arithmetic, select
 from xtec.models.frequencies import OCTAVES, SIZES, ZONES
+from xtec.models.known_answer import select
 from xtec.models.lapped_model import LappedModel
 from xtec.models.layout import layout
 from xtec.models.mixing import Mixture

@@ -13,7 +13,8 @@ from xtec import engine as room
 from xtec.coding import tables
 from xtec.engine import Engine, engine
 from xtec.errors import InputError
-from xtec.models import exact, temporal_model, weights
+from xtec.models import temporal_model, weights
+from xtec.models.known_answer import select
 
 FAMILIES = {
     "tec-tt": (lambda: network(VARIED["attention"]), 0),
@@ -98,7 +99,7 @@ def test_groups_are_padded_to_one_size(monkeypatch, size):
     monkeypatch.setitem(temporal_model.GROUP, "cpu", size)
     seen = []
     frames = torch.arange(5.0).reshape(5, 1)
-    model = temporal_model.TemporalModel(network(TINY), exact.select("cpu"), "cpu")
+    model = temporal_model.TemporalModel(network(TINY), select("cpu"), "cpu")
     found = model._grouped(lambda x: seen.append(x.shape) or x + 1, frames)
     assert torch.equal(found, frames + 1)
     assert set(seen) == {(size, 1)}

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from tests.models import TINY, VARIED, latents, network, prior
 from xtec.coding import tables
-from xtec.models import exact
+from xtec.models.arithmetic import Arithmetic
+from xtec.models.known_answer import select
 from xtec.models.prior import ExactPrior, tokens
 
 WAYS = pytest.mark.parametrize("config", VARIED.values(), ids=VARIED)
@@ -85,7 +86,7 @@ def test_later_frames_change_nothing(config):
 @WAYS
 def test_products_in_float64_give_the_same(config):
     """What a device that fails in float32 falls back to."""
-    other = ExactPrior(network(config), exact.Arithmetic(torch.device("cpu"), torch.float64))
+    other = ExactPrior(network(config), Arithmetic(torch.device("cpu"), torch.float64))
     q = latents((1, 3, config.latent_channels, 4, 8))
     (one, z), (two, features) = (p.encode(q) for p in (prior(config), other))
     assert torch.equal(one.row, two.row)
@@ -156,7 +157,7 @@ def test_latents_of_any_size_are_coded():
 
 
 def test_the_first_context_is_computed_once():
-    fresh = ExactPrior(network(TINY), exact.select("cpu"))
+    fresh = ExactPrior(network(TINY), select("cpu"))
     joined = []
     join = fresh._join
     fresh._join = lambda older, newer: joined.append(older.shape) or join(older, newer)

@@ -17,9 +17,10 @@ import torch
 from numpy.typing import NDArray
 
 from xtec.errors import InputError
-from xtec.models import exact, weights
+from xtec.models import weights
 from xtec.models.coded import Coded, Decoded, Read
 from xtec.models.context import ContextTransformer
+from xtec.models.known_answer import select
 from xtec.models.lapped_model import LappedModel
 from xtec.models.network import TemporalTransformer
 from xtec.models.temporal_model import TemporalModel
@@ -53,7 +54,7 @@ class Engine:
     @undisturbed
     def __init__(self, source: Card | TemporalTransformer, device: str) -> None:
         network = weights.load(source) if isinstance(source, Card) else source
-        arithmetic = exact.select(device)
+        arithmetic = select(device)
         self._model: LappedModel | TemporalModel
         if isinstance(network, ContextTransformer):
             self._model = LappedModel(network, arithmetic)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from xtec.models.arithmetic import Arithmetic
 from xtec.models.context import (
     ENERGY_MIDDLE,
     ENERGY_UNIT,
@@ -27,10 +28,10 @@ from xtec.models.context import (
     PASSES,
     ContextTransformer,
     Layer,
-    Mlp,
 )
 from xtec.models.distribution import Distribution
-from xtec.models.exact import ONE, Arithmetic, Keys, LayerNorm, Linear, add, fixed
+from xtec.models.exact import ONE, Keys, add, fixed
+from xtec.models.exact_layers import LayerNorm, Linear, Mlp, attend, split
 from xtec.models.frequencies import LOW, SIZES, ZONE, ZONES
 from xtec.models.grid import COMMON, REACH
 from xtec.models.layout import DeviceGroup, Layout, layout
@@ -90,13 +91,13 @@ class ExactContext:
         def weight(x: Tensor) -> Tensor:
             return fixed(x.to(a.device))
 
-        self.content = _Mlp(a, network.content, limit)
+        self.content = Mlp(a, network.content.fc1, network.content.fc2, limit)
         self.content_norm = LayerNorm(a, network.content_norm)
-        self.about = _Mlp(a, network.about, limit)
+        self.about = Mlp(a, network.about.fc1, network.about.fc2, limit)
         self.query = Linear(a, network.query, limit=limit)
         self.layers = [_Layer(a, layer, limit) for layer in network.layers]
         self.norms = [LayerNorm(a, layer) for layer in network.norms]
-        self.own = [_Mlp(a, layer, limit) for layer in network.own]
+        self.own = [Mlp(a, layer.fc1, layer.fc2, limit) for layer in network.own]
         limits = LOW_HEAD_LIMIT, HEAD_LIMIT, HEAD_LIMIT
         self.heads = [
             Linear(a, head, limit=largest)
@@ -209,24 +210,16 @@ class ExactContext:
         return self.full(out.index_add_(-1, self.zone[octave], q.abs()))
 
 
-class _Mlp:
-    def __init__(self, a: Arithmetic, both: Mlp, limit: int) -> None:
-        self.fc1, self.fc2 = (Linear(a, layer, limit=limit) for layer in (both.fc1, both.fc2))
-        self.gelu = a.gelu
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return self.fc2(self.gelu(self.fc1(x)))
-
-
 class _Layer:
     """One layer of the transformer."""
 
     def __init__(self, a: Arithmetic, layer: Layer, limit: int) -> None:
         self.arithmetic, self.heads = a, layer.heads
         self.norm1, self.norm2 = LayerNorm(a, layer.norm1), LayerNorm(a, layer.norm2)
-        self.q, self.kv, self.proj, self.fc1, self.fc2 = (
-            Linear(a, x, limit=limit) for x in (layer.q, layer.kv, layer.proj, layer.fc1, layer.fc2)
+        self.q, self.kv, self.proj = (
+            Linear(a, x, limit=limit) for x in (layer.q, layer.kv, layer.proj)
         )
+        self.mlp = Mlp(a, layer.fc1, layer.fc2, limit)
         place = fixed(layer.place.to(a.device)).unflatten(0, (-1, REACH**2))
         self.place = functional.pad(place, (0, place.shape[-1]))
         """Only keys are told where they stand; lag, place, 2D."""
@@ -248,19 +241,13 @@ class _Layer:
         if len(group.known):
             seen = add(memory[made.reach[:, group.known]], self.place[-1][group.known])
             past = past.then(self._keys(seen))
-        out = self.arithmetic.attend(self._split(self.q(self.norm1(x))), past, None)
-        x = add(x, self.proj(out.transpose(1, 2).flatten(2)))
-        x = add(x, self.fc2(self.arithmetic.gelu(self.fc1(self.norm2(x)))))
-        return x.reshape(n, d)
+        (q,) = self.q.heads(self.norm1(x), 1, self.heads)
+        x = self.proj.added(attend(self.arithmetic, q, past), x)
+        return self.mlp.added(self.norm2(x), x).reshape(n, d)
 
     def _keys(self, seen: Tensor) -> Keys:
         """Keys and values of [P, places, 2D]."""
-        k, v = seen.chunk(2, dim=-1)
-        return Keys.of(self._split(k), self._split(v))
-
-    def _split(self, x: Tensor) -> Tensor:
-        heads: Tensor = x.unflatten(-1, (self.heads, -1))
-        return heads.transpose(1, 2).contiguous()
+        return Keys(*(split(self.arithmetic, x, self.heads) for x in seen.chunk(2, dim=-1)))
 
 
 class _Step:

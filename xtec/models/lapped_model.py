@@ -1,10 +1,11 @@
 """The embedded model: a chunk's pixels to symbols and back.
 
 The lapped transform and the frames' own components give latents (`spectrum`), the transformer
-their probabilities (`context_exact`). Chunks are coded one by one: nothing of a chunk depends on
-its company, and several threads may work at once.
+their probabilities (`context_exact`). Each chunk is coded by itself, several side by side where
+there are threads: nothing of a chunk depends on its company.
 
-Below: analysis, rounding, spectrum, spectrum_code, context_exact, coded. Above: engine.
+Below: analysis, rounding, spectrum, spectrum_code, context_exact, coded,
+threads. Above: engine.
 """
 
 from collections.abc import Sequence
@@ -14,12 +15,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from xtec.models import threads
 from xtec.models.analysis import Components, decompose, shifts
+from xtec.models.arithmetic import Arithmetic
 from xtec.models.coded import Coded, Decoded, Read
 from xtec.models.context import ContextTransformer
 from xtec.models.context_exact import ExactContext, Past, Seen, Take
 from xtec.models.distribution import Distribution
-from xtec.models.exact import Arithmetic
 from xtec.models.frequencies import OCTAVES
 from xtec.models.lapped import SIDE
 from xtec.models.rounding import rounded
@@ -43,7 +45,7 @@ class LappedModel:
 
     def encode(self, chunks: Sequence[NDArray[np.float32]], level: int) -> list[Coded]:
         """Code chunks (time, band, y, x): digital numbers without holes, padded to the tile."""
-        return [self._encode(chunk, level) for chunk in chunks]
+        return threads.spread(lambda chunk: self._encode(chunk, level), chunks)
 
     def _encode(self, pixels: NDArray[np.float32], level: int) -> Coded:
         spectrum, components = decompose(
@@ -83,7 +85,7 @@ class LappedModel:
 
         Their pixels are digital numbers in steps of 1/16, the same on every machine.
         """
-        return [self._decode(read, level, shape) for read in sources]
+        return threads.spread(lambda read: self._decode(read, level, shape), sources)
 
     def _decode(self, read: Read, level: int, shape: tuple[int, ...]) -> Decoded:
         spectrum, listener = (

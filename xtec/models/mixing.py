@@ -19,8 +19,9 @@ from torch import Tensor, nn
 
 from xtec.errors import ModelError
 from xtec.models import mixing_kernel
+from xtec.models.arithmetic import Arithmetic
 from xtec.models.distribution import Distribution, Rows
-from xtec.models.exact import EXACT_FLOAT32, ONE, Arithmetic, fixed
+from xtec.models.exact import EXACT_FLOAT32, ONE, fixed
 from xtec.models.frequencies import ZONE
 from xtec.models.layout import DeviceGroup
 from xtec.models.spectrum import ENERGY_ZERO

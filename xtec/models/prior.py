@@ -10,70 +10,56 @@ frequency tables describes it.
 
 Letters as in `network`. Tensors hold fixed-point numbers unless they are called latents.
 
-Below: exact, network, windows, coding.tables. Above: engine.
+Below: exact_layers, network, windows, distribution, threads. Above: temporal_model.
 """
 
 from collections.abc import Callable
 from functools import cached_property
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from xtec.models import threads
+from xtec.models.arithmetic import Arithmetic
 from xtec.models.config import WINDOW, ModelConfig
 from xtec.models.distribution import Distribution, Rows
-from xtec.models.exact import (
-    ONE,
-    Arithmetic,
-    Keys,
-    LayerNorm,
-    Linear,
-    add,
-    fixed,
-    leaky_relu,
-)
+from xtec.models.exact import ONE, Keys, fixed, leaky_relu
+from xtec.models.exact_layers import LayerNorm, Linear, Mlp, attend
 from xtec.models.network import TemporalTransformer
 from xtec.models.transformer import LATENT_DIVISOR, Attention, Block, Blocks
 from xtec.models.windows import context_windows, shifted, unwindows, windows
 
 HEAD_LIMIT = 8191
 """Operands of the heads: means are large numbers with a unit that matters."""
+WINDOWS_AT_ONCE = 16
+"""Windows of one pass on a CPU: more only take memory."""
 
 
 class _Attention:
     """Attention layers share their inputs: queries, keys and values in one product."""
 
     def __init__(self, a: Arithmetic, layer: Attention, limit: int) -> None:
-        self.arithmetic, self.heads = a, layer.heads
+        self.arithmetic, self.count = a, layer.heads
         d = layer.q.out_features
         self.qkv = Linear(a, layer.q, layer.k, layer.v, limit=limit)
         self.q, self.kv = self.qkv.outputs(0, d), self.qkv.outputs(d, 3 * d)
         self.proj = Linear(a, layer.proj, limit=limit)
 
-    def _split(self, x: Tensor, parts: int) -> tuple[Tensor, ...]:
-        """[P, n, parts * D] -> parts of [P, heads, n, hd]."""
-        x = x.unflatten(-1, (parts, self.heads, -1))
-        return x.permute(2, 0, 3, 1, 4).contiguous().unbind()
-
     def memory(self, x: Tensor) -> Keys:
-        return Keys.of(*self._split(self.kv(x), 2))
+        return Keys(*self.kv.heads(x, 2, self.count))
 
     def itself(
-        self, x: Tensor, mask: Tensor | None = None, past: Keys | None = None
+        self, n: Tensor, onto: Tensor, past: Keys | None = None, *, causal: bool = False
     ) -> tuple[Tensor, Keys]:
-        """Attention of tokens to themselves and to a cache; the grown cache."""
-        q, k, v = self._split(self.qkv(x), 3)
-        keys = Keys.of(k, v)
-        keys = keys if past is None else past.then(keys)
-        return self._out(q, keys, mask), keys
+        """Add tokens' attention to themselves and to a cache; the sum and the grown cache."""
+        q, k, v = self.qkv.heads(n, 3, self.count)
+        keys = Keys(k, v) if past is None else past.then(Keys(k, v))
+        return self.proj.added(attend(self.arithmetic, q, keys, causal=causal), onto), keys
 
-    def to(self, x: Tensor, keys: Keys) -> Tensor:
-        """Attention of tokens to a memory."""
-        (q,) = self._split(self.q(x), 1)
-        return self._out(q, keys, None)
-
-    def _out(self, q: Tensor, keys: Keys, mask: Tensor | None) -> Tensor:
-        out = self.arithmetic.attend(q, keys, mask)
-        return self.proj(out.transpose(1, 2).flatten(2))
+    def to(self, n: Tensor, onto: Tensor, keys: Keys) -> Tensor:
+        """Add tokens' attention to a memory."""
+        (q,) = self.q.heads(n, 1, self.count)
+        return self.proj.added(attend(self.arithmetic, q, keys), onto)
 
 
 class _Block:
@@ -84,30 +70,22 @@ class _Block:
         self.norm1a, self.norm1b, self.norm2a, self.norm2b = (LayerNorm(a, n) for n in norms)
         self.self_attention = _Attention(a, block.self_attention, limit)
         self.cross_attention = _Attention(a, block.cross_attention, limit)
-        self.mlp1, self.mlp2 = (
-            (Linear(a, m.fc1, limit=limit), Linear(a, m.fc2, limit=limit))
-            for m in (block.mlp1, block.mlp2)
-        )
-        self.gelu = a.gelu
+        self.mlp1, self.mlp2 = (Mlp(a, m.fc1, m.fc2, limit) for m in (block.mlp1, block.mlp2))
 
     def __call__(
         self,
         x: Tensor,
         memory: Keys | None = None,
-        mask: Tensor | None = None,
         past: Keys | None = None,
+        *,
+        causal: bool = False,
     ) -> tuple[Tensor, Keys]:
         """Tokens after the block, and the cache of its self-attention."""
-        out, keys = self.self_attention.itself(self.norm1a(x), mask, past)
-        x = add(x, out)
-        x = add(x, self._mlp(self.mlp1, self.norm1b(x)))
-        n = self.norm2a(x)
-        cross = self.cross_attention
-        x = add(x, cross.itself(n)[0] if memory is None else cross.to(n, memory))
-        return add(x, self._mlp(self.mlp2, self.norm2b(x))), keys
-
-    def _mlp(self, layers: tuple[Linear, Linear], x: Tensor) -> Tensor:
-        return layers[1](self.gelu(layers[0](x)))
+        x, keys = self.self_attention.itself(self.norm1a(x), x, past, causal=causal)
+        x = self.mlp1.added(self.norm1b(x), x)
+        n, cross = self.norm2a(x), self.cross_attention
+        x = cross.itself(n, x)[0] if memory is None else cross.to(n, x, memory)
+        return self.mlp2.added(self.norm2b(x), x), keys
 
 
 class ExactPrior:
@@ -136,8 +114,8 @@ class ExactPrior:
             layers = stack.layers.values()
             return [_Block(a, b, self.limit) for b in layers if isinstance(b, Block)]
 
-        def head(layers: torch.nn.Sequential) -> list[Linear]:
-            linear = (x for x in layers if isinstance(x, torch.nn.Linear))
+        def head(layers: nn.Sequential) -> list[Linear]:
+            linear = (x for x in layers if isinstance(x, nn.Linear))
             return [Linear(a, x, limit=HEAD_LIMIT) for x in linear]
 
         def weight(x: Tensor) -> Tensor:
@@ -180,24 +158,49 @@ class ExactPrior:
         """
         b, t, _, h, w = q.shape
         q = q.float()
-        mask = torch.ones(WINDOW**2, WINDOW**2, dtype=torch.bool, device=q.device).triu(1)
-        past: list[Tensor] = []
-        found: list[tuple[Tensor, Tensor, Tensor]] = []
-        for i in range(t):
-            tokens = windows(q[:, i])
-            embedded = self._embed(self.decoder_embedding, tokens)
-            x = shifted(embedded, self.first) + self.position
-            for block, memory in zip(self.blocks, self._memory(past, len(tokens)), strict=True):
-                x, _ = block(x, memory, mask)
-            d = self._distribution(x)
-            found.append((d.centre, d.row, x))
-            if i + 1 < t:
-                past = [*past[-1:], self._encode_frame(q[:, i])]
-        centre, row, z = (torch.stack(x, 1) for x in zip(*found, strict=True))
+        now = windows(q.flatten(0, 1)).unflatten(0, (b, t, -1)).transpose(1, 2).flatten(0, 1)
+        before = [self._context(q[:, i]) for i in range(t - 1)]
+        _ = self._first_memory  # before the threads, which would each make it
+
+        def some(here: slice) -> list[tuple[Tensor, Tensor, Tensor]]:
+            return self._encode(now[here], [x[here] for x in before])
+
+        parts = threads.spread(some, self._parts(len(now)))
+        frames = [
+            [torch.cat(x) for x in zip(*frame, strict=True)] for frame in zip(*parts, strict=True)
+        ]
+        centre, row, z = (torch.stack(x, 1) for x in zip(*frames, strict=True))
         # windows of all chunks, frames -> chunks, frames, windows
         centre, row = (x.unflatten(0, (b, -1)).transpose(1, 2) for x in (centre, row))
         z = unwindows(z.transpose(0, 1).flatten(0, 1), h, w).unflatten(0, (t, b)).transpose(0, 1)
         return Distribution(centre, row), z / ONE
+
+    def _parts(self, count: int) -> list[slice]:
+        """Windows that are computed together: all on a GPU, a share for each thread of a CPU."""
+        size = count
+        if self.arithmetic.device.type == "cpu":
+            size = min(WINDOWS_AT_ONCE, -(-count // threads.count()))
+        return [slice(begin, begin + size) for begin in range(0, count, size)]
+
+    def _encode(self, tokens: Tensor, before: list[Tensor]) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """Centre, row and features of each frame of some windows.
+
+        ``tokens`` are theirs in all frames, [P, T, 16, C], ``before`` what surrounds them in
+        each frame but the last.
+        """
+        memory: list[Keys] = self._first_memory
+        older: Tensor | None = None
+        found = []
+        for i in range(tokens.shape[1]):
+            if i:
+                older, memory = self._look_back(older, before[i - 1])
+            embedded = self._embed(self.decoder_embedding, tokens[:, i])
+            x = shifted(embedded, self.first) + self.position
+            for block, keys in zip(self.blocks, memory, strict=True):
+                x, _ = block(x, keys, causal=True)
+            d = self._distribution(x)
+            found.append((d.centre, d.row, x))
+        return found
 
     @torch.inference_mode()
     def decode(
@@ -219,23 +222,24 @@ class ExactPrior:
         z : float32, shape (B, T, D, h, w)
         """
         b, t, h, w = shape
-        past: list[Tensor] = []
-        frames, features = [], []
+        size = b, h * w // WINDOW**2
+        memory: list[Keys] = self._first_memory
+        older: Tensor | None = None
+        frames: list[Tensor] = []
+        features = []
         for i in range(t):
-            tokens, z = self._decode_frame(read, past, (b, h * w // WINDOW**2))
-            q = unwindows(tokens, h, w)
-            frames.append(q)
+            if i:
+                older, memory = self._look_back_together(older, self._context(frames[-1]))
+            tokens, z = self._decode_frame(read, memory, size)
+            frames.append(unwindows(tokens, h, w))
             features.append(unwindows(z, h, w))
-            if i + 1 < t:
-                past = [*past[-1:], self._encode_frame(q)]
         return torch.stack(frames, 1), torch.stack(features, 1) / ONE
 
     def _decode_frame(
-        self, read: Callable[[Tensor], Tensor], past: list[Tensor], size: tuple[int, int]
+        self, read: Callable[[Tensor], Tensor], memory: list[Keys], size: tuple[int, int]
     ) -> tuple[Tensor, Tensor]:
         """One frame of (chunks, windows): tokens and features, [P, 16, C] and [P, 16, D]."""
         count = size[0] * size[1]
-        memory = self._memory(past, count)
         shape = count, WINDOW**2, self.config.latent_channels
         tokens = torch.zeros(shape, device=self.arithmetic.device)
         caches: list[Keys | None] = [None] * len(self.blocks)
@@ -245,7 +249,7 @@ class ExactPrior:
             x = self._embed(self.decoder_embedding, tokens[:, j - 1 : j]) if j else self.first
             x = (x + self.position[:, here]).expand(count, 1, -1)
             for n, block in enumerate(self.blocks):
-                x, caches[n] = block(x, memory[n], None, caches[n])
+                x, caches[n] = block(x, memory[n], caches[n])
             d = self._distribution(x)
             symbols = read(d.row[:, 0].unflatten(0, size))
             tokens[:, j] = (d.centre[:, 0] + symbols.flatten(0, 1)).float()
@@ -256,10 +260,10 @@ class ExactPrior:
         """Latents [..., C] -> normalised embedding [..., D]."""
         return self.norm(embedding(q))
 
-    def _encode_frame(self, q: Tensor) -> Tensor:
-        """Latents of one frame [B, C, h, w] -> what the joint encoder needs of it [P, 64, D]."""
+    def _context(self, q: Tensor) -> Tensor:
+        """Latents of one frame [B, C, h, w] -> what surrounds its windows, [P, 64, D]."""
         x = self._embed(self.encoder_embedding, q.movedim(1, -1))
-        return self._separate(context_windows(x.movedim(-1, 1)))
+        return context_windows(x.movedim(-1, 1))
 
     def _separate(self, x: Tensor) -> Tensor:
         x = x + self.separate_position
@@ -267,19 +271,30 @@ class ExactPrior:
             x, _ = block(x)
         return x
 
-    def _memory(self, past: list[Tensor], count: int) -> list[Keys]:
-        """Keys and values of the last two frames, for each block of the decoder.
-
-        The second frame sees the first twice, the first one sees what stands before it.
-        """
-        if past:
-            return self._join(past[0], past[-1])
-        return [keys.expand(count) for keys in self._first_memory]
-
     @cached_property
     def _first_memory(self) -> list[Keys]:
+        """What the first frame sees before it: the same in all windows."""
         encoded = self._separate(self.pad.expand(1, 4 * WINDOW**2, -1))
         return self._join(encoded, encoded)
+
+    def _look_back(self, older: Tensor | None, before: Tensor) -> tuple[Tensor, list[Keys]]:
+        """Encode the frame before; give it and the memory of the last two, for each block.
+
+        The second frame sees the first twice.
+        """
+        encoded = self._separate(before)
+        return encoded, self._join(encoded if older is None else older, encoded)
+
+    def _look_back_together(
+        self, older: Tensor | None, before: Tensor
+    ) -> tuple[Tensor, list[Keys]]:
+        """`_look_back` of many windows."""
+
+        def some(here: slice) -> tuple[Tensor, list[Keys]]:
+            return self._look_back(None if older is None else older[here], before[here])
+
+        encoded, memory = zip(*threads.spread(some, self._parts(len(before))), strict=True)
+        return torch.cat(encoded), [Keys.together(keys) for keys in zip(*memory, strict=True)]
 
     def _join(self, older: Tensor, newer: Tensor) -> list[Keys]:
         x = torch.cat([older, newer], dim=1) + self.joint_position
