@@ -133,13 +133,18 @@ def _aim(layer: nn.Module, found: Tensor, mean: Tensor | float, deviation: Tenso
 
 
 def save(network: TemporalTransformer, path: Path) -> None:
-    """Write a checkpoint as TerraCodec 0.3.1 publishes them: names, buffers and all."""
+    """Write a checkpoint as TerraCodec 0.3.1 publishes them."""
+    torch.save(checkpoint(network), path)
+
+
+def checkpoint(network: TemporalTransformer) -> dict[str, Tensor]:
+    """Parameters under the published names, and the buffers that lie beside them."""
     state = {PREFIX + name: value for name, value in network.state_dict().items()}
     tokens = WINDOW**2
     mask = torch.ones(tokens, tokens, dtype=torch.bool).triu(1)
     for layer in range(network.config.layers_decoder):
         state[f"{PREFIX}entropy_model.decoder.layers.encoder_layer_{layer}.look_ahead_mask"] = mask
-    torch.save(state | dict(_buffers()), path)
+    return state | dict(_buffers())
 
 
 def _buffers() -> Iterable[tuple[str, Tensor]]:

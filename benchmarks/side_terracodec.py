@@ -32,8 +32,8 @@ class TerraCodec:
         self._model.setup_model_for_compression()  # builds the coder's tables
         self._tensor = torch.from_numpy
         self._latents = np.zeros(0, np.int32)
-        analysis = self._model.model.transform.analysis_transform
-        analysis.register_forward_hook(lambda *call: self._note(call[-1]))
+        self.analysis = self._model.model.transform.analysis_transform
+        self.analysis.register_forward_hook(self._note)
 
     def warm_up(self, pixels: NDArray[np.float32]) -> None:
         """Run the network once; coding a frame would take minutes."""
@@ -55,8 +55,8 @@ class TerraCodec:
         """Latents of the last `encode`; half to even, as both sides round."""
         return {"latents": np.rint(self._latents).astype(np.int32)}
 
-    def _note(self, y: Any) -> None:
-        self._latents = y.flatten(0, -4).numpy()
+    def _note(self, _module: Any, _inputs: Any, latents: Any) -> None:
+        self._latents = latents.flatten(0, -4).numpy()
 
 
 if __name__ == "__main__":

@@ -37,6 +37,7 @@ class Xtec:
         self.versions = {"torch": torch.__version__, "numba": version("numba")}
         arithmetic = undisturbed(exact.select)("cpu")
         network = random_tt.load(Path(checkpoint))
+        self.analysis = network.transform.analysis_transform
         self._model = undisturbed(TemporalModel)(network, arithmetic, "cpu")
         self._encode, self._decode = map(undisturbed, (self._model.encode, self._model.decode))
         self._undisturbed = undisturbed

@@ -49,7 +49,11 @@ class Side:
     """Of the packages that matter."""
     made: Usage
     warm_up: Usage
+    instructions: str
+    """What torch says that it computes with."""
     gemm_gflops: float
+    drawn_bytes: list[int]
+    """Of each frame of latents that were drawn from the network's own distribution."""
     frames: dict[int, Frames]
 
 
@@ -80,19 +84,14 @@ def agreement(cube: Pixels, theirs: Side, ours: Side) -> str:
         psnr = [compare(before, x.decoded).psnr_pooled for x in (a, b)]
         apart = np.sqrt(np.mean((a.decoded - b.decoded) ** 2))
         noise = PEAK_DN / 10 ** (USUAL_DB / 20)
-        sizes = sum(a.bytes), sum(b.bytes)
         rows.append(
             (
                 count,
                 f"{(a.latents != b.latents).sum()} of {a.latents.size}",
-                f"{psnr[0]:.4f}",
-                f"{psnr[1]:.4f}",
+                *(f"{x:.4f}" for x in psnr),
                 f"{psnr[1] - psnr[0]:+.5f}",
                 f"{apart:.2f}",
                 f"{-10 * np.log10(1 + (apart / noise) ** 2):+.5f}",
-                sizes[0],
-                sizes[1],
-                f"{100 * (sizes[1] / sizes[0] - 1):+.3f}%",
             )
         )
     head = (
@@ -102,12 +101,21 @@ def agreement(cube: Pixels, theirs: Side, ours: Side) -> str:
         "PSNR xtec",
         "difference, dB",
         "reconstructions apart, RMS DN",
-        f"which at {USUAL_DB:g} dB would be, dB",
-        "bytes terracodec",
-        "bytes xtec",
-        "difference",
+        f"what that would be at {USUAL_DB:g} dB",
     )
     return table(head, rows)
+
+
+def sizes(theirs: Side, ours: Side) -> str:
+    """Bytes of the entropy codes."""
+    pairs = {
+        f"the image, {count} frame(s)": (sum(figures.bytes), sum(ours.frames[count].bytes))
+        for count, figures in theirs.frames.items()
+    }
+    drawn = theirs.drawn_bytes, ours.drawn_bytes
+    pairs[f"drawn, {len(drawn[0])} frame(s)"] = sum(drawn[0]), sum(drawn[1])
+    rows = [(what, a, b, f"{100 * (b / a - 1):+.2f}%") for what, (a, b) in pairs.items()]
+    return table(("latents of", "bytes terracodec", "bytes xtec", "difference"), rows)
 
 
 def preparation(sides: Sequence[Side]) -> str:

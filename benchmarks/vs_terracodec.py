@@ -8,7 +8,7 @@ The weights are random, of the full size (225 M parameters), in a checkpoint as 
 `random_tt` says how they are made. Each side runs in a process of its own with its own interpreter
 and measures itself (`side`). README.md says how to set up an environment with terracodec.
 
-Below: random_tt, vs_tables, side, data, common.
+Below: random_tt, sampled, vs_tables, side, data, common.
 """
 
 import argparse
@@ -27,6 +27,7 @@ from typing import Any
 import data
 import numpy as np
 import random_tt
+import sampled
 import torch
 import vs_tables
 from common import machine
@@ -42,6 +43,8 @@ from xtec.pixels import Pixels
 HERE = Path(__file__).parent
 SIZE = 256
 """The only size that the reference takes."""
+DRAWN = 2
+"""At most so many frames of latents are drawn: each takes a minute."""
 ISA = {
     "avx2": {
         "ATEN_CPU_CAPABILITY": "avx2",
@@ -58,6 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     with _folder(options.checkpoint) as folder:
         cube, origin = frames(options.data, options.cube, max(options.frames))
+        torch.set_num_threads(options.threads)
         checkpoint = prepared(folder, cube)
         print(f"{machine(options.threads)}; instructions: {options.isa}")
         print(f"random weights, SHA-256 of the checkpoint {digest(checkpoint)[:16]}; {origin}")
@@ -69,12 +73,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         else:
             print(f"terracodec is left out: {options.reference_python} cannot import it")
         sides = {name: run(name, pythons[name], checkpoint, cube, options) for name in pythons}
-    print(*(f"{name}: {side.versions}" for name, side in sides.items()), sep="; ")
+    for name, side in sides.items():
+        packages = ", ".join(f"{k} {v}" for k, v in side.versions.items())
+        print(f"{name}: {packages}; torch computes with {side.instructions}")
     print(f"{options.runs} runs; medians, of the seconds the least and the most too\n")
     ours, theirs = sides["xtec"], sides.get("terracodec")
     print(vs_tables.coded(ours.frames[max(ours.frames)]))
     if theirs:
         print(vs_tables.agreement(cube, theirs, ours))
+        print(vs_tables.sizes(theirs, ours))
     print(vs_tables.preparation(sides.values()))
     print(vs_tables.timing(ours, theirs))
     print(vs_tables.rates(ours, S2L1C, SIZE))
@@ -144,6 +151,16 @@ def prepared(folder: Path, cube: Pixels) -> Path:
     return path
 
 
+def drawn(checkpoint: Path, most: int) -> Path:
+    """Latents that the network itself would expect; made where they are not there yet."""
+    count = min(most, DRAWN)
+    path = checkpoint.with_name(f"drawn-{count}.npy")
+    if not path.exists():
+        side = SIZE // S2L1C.stride
+        np.save(path, sampled.draw(random_tt.load(checkpoint), count, side, side)[0].numpy())
+    return path
+
+
 def standardised(cube: Pixels) -> NDArray[np.float32]:
     """DN to what the network takes."""
     mean, std = (np.float32(x)[:, None, None] for x in (S2L1C.mean, S2L1C.std))
@@ -164,8 +181,9 @@ def run(
         folder = Path(made)
         pixels, job = folder / "pixels.npy", folder / "job.json"
         np.save(pixels, standardised(cube))
+        latents = drawn(checkpoint, max(options.frames))
         counts, runs, threads = options.frames, options.runs, options.threads
-        asked = Job(str(checkpoint), str(pixels), counts, runs, threads, made)
+        asked = Job(str(checkpoint), str(pixels), str(latents), counts, runs, threads, made)
         job.write_text(json.dumps(dataclasses.asdict(asked)))
         environment = os.environ | ISA[options.isa] | {"OMP_NUM_THREADS": str(threads)}
         if name == "xtec":
@@ -190,7 +208,8 @@ def _read(name: str, folder: Path) -> Side:
                 decoded=digital_numbers(arrays["decoded"]),
             )
     once = Usage(**found["made"]), Usage(**found["warm_up"])
-    return Side(name, found["versions"], *once, found["gemm_gflops"], experiments)
+    others = (found[key] for key in ("instructions", "gemm_gflops", "drawn_bytes"))
+    return Side(name, found["versions"], *once, *others, experiments)
 
 
 def _plain(side: Side) -> dict[str, Any]:
