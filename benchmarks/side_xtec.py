@@ -4,11 +4,15 @@ Below: side, random_tt, xtec. Above: vs_terracodec starts it as a process.
 """
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from side import work
+
+if TYPE_CHECKING:
+    from xtec.models.network import TemporalTransformer
+    from xtec.models.temporal_model import TemporalModel
 
 
 class Payload(NamedTuple):
@@ -21,6 +25,14 @@ class Payload(NamedTuple):
     shape: tuple[int, ...]
 
 
+def model(network: "TemporalTransformer") -> "TemporalModel":
+    """Prepare a network for coding on the CPU."""
+    from xtec.models import exact
+    from xtec.models.temporal_model import TemporalModel
+
+    return TemporalModel(network, exact.select("cpu"), "cpu")
+
+
 class Xtec:
     """A TEC-TT network of ours; the checksum of the latents is part of the work."""
 
@@ -28,18 +40,14 @@ class Xtec:
         from importlib.metadata import version
 
         import random_tt
-        import torch
 
         from xtec.engine import undisturbed
-        from xtec.models import exact
-        from xtec.models.temporal_model import TemporalModel
 
-        self.versions = {"torch": torch.__version__, "numba": version("numba")}
-        arithmetic = undisturbed(exact.select)("cpu")
+        self.versions = {name: version(name) for name in ("torch", "numba", "numpy")}
         network = random_tt.load(Path(checkpoint))
         self.analysis = network.transform.analysis_transform
-        self._model = undisturbed(TemporalModel)(network, arithmetic, "cpu")
-        self._encode, self._decode = map(undisturbed, (self._model.encode, self._model.decode))
+        made = undisturbed(model)(network)
+        self._encode, self._decode = undisturbed(made.encode), undisturbed(made.decode)
         self._undisturbed = undisturbed
         self._seen: dict[str, NDArray[Any]] = {}
 
