@@ -51,9 +51,10 @@ ISA = {
         "ONEDNN_MAX_CPU_ISA": "AVX2",
         "MKL_ENABLE_INSTRUCTIONS": "AVX2",
     },
+    "vnni": {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_VNNI"},
     "best": {},
 }
-"""What tells torch and its libraries which instructions to use."""
+"""What tells torch and its libraries which instructions to use; vnni is all but AMX and newer."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
