@@ -1,6 +1,6 @@
 """What the command lines of the benchmarks share: arguments, a line about the machine, tables.
 
-Below: xtec.models.registry. Above: rate_distortion, throughput, prior_cost.
+Below: xtec.models.registry. Above: rate_distortion, throughput, prior_cost, vs_terracodec.
 """
 
 import argparse
@@ -26,11 +26,16 @@ def parser(description: str) -> argparse.ArgumentParser:
 def about(options: argparse.Namespace, *packages: str) -> str:
     """Say when, where and with what: the line that belongs above every figure."""
     card = registry.resolve(options.model)
+    here = machine(options.threads, *packages)
+    return f"{here}; model {card.name}, digest {card.digest[:16]}\n"
+
+
+def machine(threads: int, *packages: str) -> str:
+    """Say when, where and with what, but for the model."""
     versions = ", ".join(f"{name} {_version(name)}" for name in ("xarray-tec", *packages))
     return (
         f"{datetime.now(UTC):%Y-%m-%d}; {_processor()}, {os.cpu_count()} cores, "
-        f"{options.threads} thread(s) used; Python {platform.python_version()}, {versions}; "
-        f"model {card.name}, digest {card.digest[:16]}\n"
+        f"{threads} thread(s) used; Python {platform.python_version()}, {versions}"
     )
 
 

@@ -2,6 +2,7 @@
 
     python benchmarks/prior_cost.py                       the model as it is
     python benchmarks/prior_cost.py --bits 7 8 10         other roundings of weights and activations
+    python benchmarks/prior_cost.py --full-size           TEC-TT with 225 M random weights
 
 On the latents of tiles of the validation cubes, step by step from the float network to the bytes:
 
@@ -9,18 +10,27 @@ On the latents of tiles of the validation cubes, step by step from the float net
 2. exact    the rows of the frequency tables that the exact prior chooses; no coder
 3. payload  the bytes that the coder writes, without the spectrum that opens each frame
 
-Below: data, common, xtec.models, xtec.coding, xtec.train.
+At full size the latents are drawn from the float network's own distribution (`sampled`), of weights
+that `random_tt` makes, and one step more is told apart: the tables with the float network's means
+and scales. No predictor is better than the one that the latents come from, so that nothing hides
+what is lost.
+
+Below: data, common, random_tt, sampled, xtec.models, xtec.coding, xtec.train.
 """
 
 import argparse
+import copy
 import dataclasses
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import data
 import numpy as np
+import random_tt
+import sampled
 import torch
-from common import about, parser, table
+from common import about, machine, parser, table
 from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
@@ -32,21 +42,33 @@ from xtec.errors import InputError
 from xtec.models import weights
 from xtec.models.analysis import analyse
 from xtec.models.context import ContextTransformer
-from xtec.models.distribution import Distribution
+from xtec.models.distribution import Distribution, Rows
+from xtec.models.exact import ONE
 from xtec.models.frequencies import SIZES
 from xtec.models.known_answer import select
 from xtec.models.lapped import SIDE
 from xtec.models.lapped_model import LappedModel, Walk
+from xtec.models.network import TemporalTransformer, sigma
+from xtec.models.prior import ExactPrior, tokens
 from xtec.models.spectrum import Latents
 from xtec.pixels import Pixels
 from xtec.train.batch import Batch, latents_of
+from xtec.train.loss import bits as ideal_bits
 from xtec.train.loss import spent
 
 COMPRESSIONS = (1.0, 4.0, 20.0, 100.0, 400.0)
 TILE = 256
+MEANS = (0.5, 2.0)
+DRAWN = 3, 8, 8
+"""Frames, rows and columns of latents that are drawn: 128 x 128 pixels."""
+TINIEST = 1e-300
 HEAD = (
     "compression", "prior_bits", "ideal bpppb", "payload bpppb", "exact arithmetic and tables",
     "coder", "together",
+)  # fmt: skip
+DRAWN_HEAD = (
+    "spread of means", "scales", "prior_bits", "ideal bits per latent", "payload bits per latent",
+    "tables", "exact arithmetic", "coder", "together",
 )  # fmt: skip
 
 
@@ -58,10 +80,23 @@ class Cost(NamedTuple):
     payload: float
 
 
+class DrawnCost(NamedTuple):
+    """Bits of latents drawn from the float network."""
+
+    cost: Cost
+    tables: float
+    """With the float network's means and scales in the tables."""
+    scales: tuple[float, float]
+    """Standard deviations that the network predicts, all but a thousandth at either end."""
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run from the command line."""
     options = _parser().parse_args(arguments)
     torch.set_num_threads(options.threads)
+    if options.full_size:
+        full_size(options)
+        return
     print(about(options, "torch"))
     cubes = [c[:, :, :TILE, :TILE] for c in data.pairs(options.data, quick=options.quick).values()]
     numbers = sum(c.size for c in cubes)
@@ -81,7 +116,28 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--quick", action="store_true", help="a third of the cubes")
     made.add_argument("--compression", type=float, nargs="+", default=COMPRESSIONS)
     made.add_argument("--bits", type=int, nargs="+", help="prior_bits to try")
+    made.add_argument("--full-size", action="store_true", help="TEC-TT with random weights")
+    made.add_argument("--means", type=float, nargs="+", default=MEANS, help="see random_tt")
     return made
+
+
+def full_size(options: argparse.Namespace) -> None:
+    """Cost of TEC-TT for some spreads of the means and some precisions."""
+    print(machine(options.threads, "torch"))
+    frames, *size = DRAWN
+    print(f"random weights; {frames} frames of {size[0]} x {size[1]} latents, drawn\n")
+    rows = []
+    for means in options.means:
+        network = random_tt.network(means=means)
+        q = sampled.draw(network, *DRAWN)
+        for bits in options.bits or [network.config.prior_bits]:
+            cost, tables, scales = drawn_cost(network, q, bits)
+            span = " to ".join(f"{s:.2g}" for s in scales)
+            each = (f"{x / q.numel():.5f}" for x in (cost.ideal, cost.payload))
+            steps = _shares(cost.ideal, cost.ideal, tables, cost.exact, cost.payload)
+            whole = _shares(cost.ideal, cost.ideal, cost.payload)
+            rows.append((f"{means:g}", span, bits, *each, *steps, *whole))
+    print(table(DRAWN_HEAD, rows))
 
 
 class Experiment:
@@ -131,6 +187,33 @@ class Experiment:
         return np.concatenate(symbols), np.concatenate(rows)
 
 
+@torch.inference_mode()
+def drawn_cost(network: TemporalTransformer, q: Tensor, bits: int) -> DrawnCost:
+    """Count latents (B, T, C, h, w) with a TEC-TT network in floats, and with some precision."""
+    mean, scale, _ = (x.double() for x in network.prior(q))
+    deviation = sigma(scale)
+    ideal = ideal_bits(q.double(), mean, deviation, smallest=TINIEST).sum()
+    arithmetic, rounded = exact.select("cpu"), copy.copy(network)
+    rounded.config = dataclasses.replace(network.config, prior_bits=bits)
+    rows = Rows(rounded.config.scale_map, arithmetic.device)
+    means, scales = (tokens((x * ONE).round()) for x in (mean, scale))
+    in_float = _coded(q, rows(means.double(), scales.float()))
+    in_integers = _coded(q, ExactPrior(rounded, arithmetic).encode(q)[0])
+    payload, _ = rans.encode(*in_integers, load(), [len(in_integers[0])])
+    return DrawnCost(
+        Cost(float(ideal), code_length(*in_integers).sum(), 8 * len(payload)),
+        tables=code_length(*in_float).sum(),
+        scales=tuple(np.quantile(deviation, (0.001, 0.999))),
+    )
+
+
+def _coded(q: Tensor, found: Distribution) -> tuple[NDArray[np.int32], NDArray[np.uint16]]:
+    """Symbols and rows of whole chunks in coding order."""
+    both = ((tokens(q) - found.centre), found.row)
+    symbols, rows = (x.transpose(2, 3).flatten().numpy() for x in both)
+    return symbols.astype(np.int32), rows.astype(np.uint16)
+
+
 def code_length(symbols: NDArray[np.int32], rows: NDArray[np.uint16]) -> NDArray[np.float64]:
     """Bits of each symbol at the frequencies of its row, escapes with their tail."""
     t = load()
@@ -146,16 +229,17 @@ def code_length(symbols: NDArray[np.int32], rows: NDArray[np.uint16]) -> NDArray
 
 
 def _row(cost: Cost, numbers: int) -> list[str]:
-    def share(after: float, before: float) -> str:
-        return f"{100 * (after - before) / cost.ideal:+.3f}%"
-
     return [
         f"{cost.ideal / numbers:.5f}",
         f"{cost.payload / numbers:.5f}",
-        share(cost.exact, cost.ideal),
-        share(cost.payload, cost.exact),
-        share(cost.payload, cost.ideal),
+        *_shares(cost.ideal, cost.ideal, cost.exact, cost.payload),
+        *_shares(cost.ideal, cost.ideal, cost.payload),
     ]
+
+
+def _shares(whole: float, *steps: float) -> list[str]:
+    """What each step adds to the one before, as shares of the whole."""
+    return [f"{100 * (after - before) / whole:+.3f}%" for before, after in pairwise(steps)]
 
 
 if __name__ == "__main__":

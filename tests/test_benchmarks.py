@@ -3,19 +3,28 @@
 The classical codecs come with the extra `bench`; without it most of this is skipped.
 """
 
+import dataclasses
 import importlib
 import importlib.util
+import json
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from tests.models import TINY
+from tests.test_network import parity
 from xtec import sample
 from xtec.codec import Settings
 from xtec.coding import rans, tables
+from xtec.errors import InputError
 from xtec.metrics import compare
+from xtec.models.config import S2L1C
+from xtec.models.network import TemporalTransformer, sigma
 from xtec.sentinel2 import BANDS
+from xtec.train.loss import bits
 
 HERE = Path(__file__).parents[1] / "benchmarks"
 SIZE = 128
@@ -152,6 +161,224 @@ def test_code_length_is_what_the_coder_writes(script):
     length = script("prior_cost").code_length(symbols, rows)
     payload, _ = rans.encode(symbols, rows, tables.load(), [len(symbols)])
     assert length.sum() == pytest.approx(8 * len(payload), rel=1e-3)
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    """A tiny TEC-TT of random weights made for these frames, and latents drawn from it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(HERE)
+        random_tt, sampled = map(importlib.import_module, ("random_tt", "sampled"))
+        frames = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+        network = random_tt.network(frames, config=TINY)
+        return network, frames, sampled.draw(network, 3, 8, 8), random_tt
+
+
+def test_random_weights_have_latents_and_predictions_of_many_sizes(drawn):
+    network, frames, _, random_tt = drawn
+    sizes = network.analysis(frames).std((0, 2, 3)).sort().values
+    expected = torch.logspace(*np.log10((random_tt.SMALLEST, random_tt.LARGEST)), len(sizes))
+    torch.testing.assert_close(sizes, expected, rtol=0.1, atol=0)
+    mean, scale, _ = network.prior(network.analysis(frames).round()[None])
+    sigmas = sigma(scale)
+    assert sigmas.quantile(0.05) < 0.3
+    assert sigmas.quantile(0.95) > 10
+    # Both follow what the network sees, in every channel.
+    assert mean.std((0, 1, 3, 4)).min() > 0.01
+    assert (sigmas.std((0, 1, 3, 4)) / sigmas.mean((0, 1, 3, 4))).min() > 0.05
+    q = network.analysis(frames).round()
+    back = network.synthesis(q, torch.zeros(2, TINY.d_model, *q.shape[2:]))
+    assert 0.3 < back.std() < 3
+
+
+def test_random_checkpoints_have_the_published_names_and_shapes(drawn, tmp_path):
+    network, _, _, random_tt = drawn
+    random_tt.save(network, tmp_path / "tiny.pt")
+    again = random_tt.load(tmp_path / "tiny.pt", TINY)
+    for name, value in network.state_dict().items():
+        assert torch.equal(again.state_dict()[name], value)
+    with torch.device("meta"):
+        full = random_tt.checkpoint(TemporalTransformer(S2L1C))
+    keys = [
+        {"key": k, "shape": list(v.shape), "dtype": str(v.dtype).removeprefix("torch.")}
+        for k, v in full.items()
+    ]
+    published = json.loads(parity("tt_l1c_state_keys.json").read_text())
+    for entry in published:
+        del entry["kind"]
+    assert sorted(keys, key=str) == sorted(published, key=str)
+
+
+def test_drawn_latents_are_what_the_network_expects(drawn):
+    network, _, q, _ = drawn
+    mean, scale, _ = network.prior(q)
+    deviation = sigma(scale)
+    surprise = ((q - mean) / deviation)[deviation > 2]
+    assert abs(surprise.mean()) < 0.1
+    assert surprise.std() == pytest.approx(1, abs=0.1)
+    spent = [bits(q, m, d).sum() for m, d in ((mean, deviation), (mean.roll(1, 3), deviation))]
+    assert spent[0] < 0.97 * spent[1]
+
+
+def test_the_cost_at_full_size_falls_with_more_bits(script, drawn):
+    network, _, q, _ = drawn
+    costs = [script("prior_cost").drawn_cost(network, q, bits) for bits in (4, 7, 12)]
+    ideal = {c.cost.ideal for c in costs}
+    assert len(ideal) == 1
+    extra = [c.cost.exact / c.tables - 1 for c in costs]
+    assert extra[0] > 0.003
+    assert abs(extra[1]) < 0.003
+    assert abs(extra[2]) < 0.001
+    assert abs(costs[0].tables / costs[0].cost.ideal - 1) < 0.003
+    low, high = costs[0].scales
+    assert low < 0.3
+    assert high > 10
+    assert network.config == TINY
+
+
+def test_operations_are_those_of_the_network(script):
+    full = script("products").count(S2L1C, 256, 256)
+    assert full.analysis == pytest.approx(20.3, abs=0.05)
+    assert full.joint == pytest.approx(238.4, abs=0.05)
+    assert full.memory + full.decoder == pytest.approx(59.4, abs=0.05)
+    # A frame more is a context more; the first one's is known.
+    assert full.encode(1) == full.analysis + full.decoder
+    context = full.separate + full.joint + full.memory
+    assert full.encode(3) - full.encode(2) == pytest.approx(context + full.encode(1))
+    assert full.decode(3) - full.decode(2) == pytest.approx(context + full.decode(1))
+    assert 0.99 * full.decoder < full.cached < full.decoder
+
+
+class Fake:
+    """A codec that keeps the pixels as they are."""
+
+    def __init__(self, checkpoint):
+        self.versions = {"weights": Path(checkpoint).name}
+        self.analysis = torch.nn.Identity()
+
+    def warm_up(self, pixels):
+        assert len(pixels) == 1
+
+    def encode(self, pixels):
+        self.latents = self.analysis(torch.from_numpy(pixels)).numpy().astype(np.int32)
+        return pixels
+
+    def decode(self, coded):
+        return coded
+
+    def sizes(self, coded):
+        return [int(np.abs(frame).sum()) for frame in self.latents]
+
+    def seen(self):
+        return {"latents": self.latents, "rows": np.arange(5, dtype=np.uint16)}
+
+
+@pytest.fixture
+def sides(script, tmp_path, monkeypatch):
+    """What `vs_terracodec` reads from two sides, and their cube."""
+    side, versus = script("side"), script("vs_terracodec")
+    monkeypatch.setattr(side, "GEMM", 64)
+    cube = np.random.default_rng(0).integers(0, 9999, (2, 13, 8, 8)).astype(np.uint16)
+    pixels, latents, job = (tmp_path / name for name in ("x.npy", "q.npy", "job.json"))
+    np.save(pixels, versus.standardised(cube))
+    np.save(latents, np.full((2, 13, 8, 8), 3, np.float32))
+    threads = torch.get_num_threads()
+    asked = side.Job("some/tt.pt", str(pixels), str(latents), [1, 2], 2, threads, str(tmp_path))
+    job.write_text(json.dumps(dataclasses.asdict(asked)))
+    monkeypatch.setattr(sys, "argv", ["side", str(job)])
+    side.work(Fake)
+    return cube, versus._read("one", tmp_path), versus._read("other", tmp_path)
+
+
+def test_two_sides_are_compared(script, sides):
+    cube, one, other = sides
+    assert one.versions == {"weights": "tt.pt"}
+    assert one.drawn_bytes == [3 * 13 * 64] * 2
+    np.testing.assert_allclose(one.frames[2].decoded, cube, atol=0.01)
+    other.frames[2].latents.ravel()[:7] += 1
+    other.frames[2].decoded[:] += 10  # a PSNR of 60 dB
+    tables = script("vs_tables")
+    line = tables.agreement(cube, one, other).splitlines()[-1]
+    assert f"| 2 | 7 of {cube.size} | " in line
+    assert "| 60.0" in line
+    assert "| 10.00 | -0.04321 |" in line
+    assert f"| drawn, 2 frame(s) | {6 * 13 * 64} | {6 * 13 * 64} | +0.00% |" in tables.sizes(
+        one, other
+    )
+    for made in (tables.timing(one, None), tables.timing(one, other)):
+        assert made.count("| encode | ") == made.count("| decode | ") == 2
+    assert tables.rates(one, S2L1C, 256).count("%") == 4
+    assert "| one | first use | " in tables.preparation([one, other])
+    assert "predicted scales" in tables.coded(one.frames[2])
+
+
+def test_ratios_say_how_much_the_reference_needs_more(script, sides):
+    tables, (_, one, other) = script("vs_tables"), sides
+    usage = one.frames[1].encode[0]
+    for figures, factor in ((one.frames[1], 1), (other.frames[1], 20)):
+        each = [dataclasses.replace(usage, wall_s=factor * s, peak_mb=100.0) for s in (1, 2, 4)]
+        figures.encode[:] = each
+    line = next(x for x in tables.timing(one, other).splitlines() if x.startswith("| encode | 1 "))
+    assert "| 40.00 (20.00 to 80.00) |" in line
+    assert "| 2.00 (1.00 to 4.00) |" in line
+    assert "| 20.0 |" in line
+    assert line.endswith("| 1.0 |")
+
+
+def test_memory_is_measured_call_by_call(script):
+    measured = script("side").measured
+    _, small = measured(lambda: np.ones(1))
+    _, large = measured(lambda: np.ones(50_000_000).sum())
+    _, after = measured(lambda: np.ones(1))
+    assert large.peak_mb > small.peak_mb + 300
+    if script("side").CLEAR.exists():
+        assert after.peak_mb < large.peak_mb - 300
+
+
+def test_our_side_gives_back_what_it_coded(script, drawn, tmp_path, monkeypatch):
+    network, frames, _, _ = drawn
+    monkeypatch.setattr(script("random_tt"), "load", lambda path: network)
+    ours = script("side_xtec").Xtec(str(tmp_path))
+    pixels = frames.numpy()
+    coded = ours.encode(pixels)
+    assert sum(ours.sizes(coded)) == len(coded.code)
+    latents = ours.seen()["latents"]
+    np.testing.assert_array_equal(latents, network.analysis(frames).round())
+    q = torch.from_numpy(latents).float()
+    in_floats = network.synthesis(q, network.prior(q[None])[2][0])
+    np.testing.assert_allclose(ours.decode(coded), in_floats, atol=0.2)
+    # The latents of others, where they are asked for.
+    ours.analysis.register_forward_hook(script("side").Substitute(q + 1))
+    assert ours.sizes(ours.encode(pixels)) != ours.sizes(coded)
+    np.testing.assert_array_equal(ours.seen()["latents"], latents + 1)
+
+
+def test_frames_come_from_a_cube_or_from_the_sample(script, folder, tmp_path):
+    versus = script("vs_terracodec")
+    made, origin = versus.frames(tmp_path, "any", 2)
+    assert made.shape == (2, 13, 256, 256)
+    assert "synthetic" in origin
+    with pytest.raises(InputError, match="4 dates of 256 are needed"):
+        versus.frames(Path(folder), "series", 4)
+    cube = made[:1]
+    again = versus.digital_numbers(versus.standardised(cube))
+    np.testing.assert_allclose(again, cube, atol=0.01)
+
+
+def test_a_missing_reference_is_noticed(script):
+    imports = script("vs_terracodec").imports
+    assert imports(sys.executable, "numpy")
+    assert not imports(sys.executable, "no_such_package")
+
+
+@pytest.mark.slow  # the reference takes minutes for a frame
+def test_the_reference_does_the_same(script, capsys, tmp_path):
+    pytest.importorskip("terracodec", reason="terracodec is not installed beside this torch")
+    arguments = ["--frames", "1", "--runs", "1", "--data", str(tmp_path)]
+    script("vs_terracodec").main(arguments)
+    out = capsys.readouterr().out
+    assert "| 1 | 0 of 49152 | " in out
+    assert "times faster" in out
 
 
 @pytest.mark.parametrize("name", ["Bands", "CheckedBands", "Components", "Klt"])

@@ -1,0 +1,88 @@
+"""Our side of `vs_terracodec`: pixels to the entropy code and back, without the container.
+
+Below: side, random_tt, xtec. Above: vs_terracodec starts it as a process.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from side import work
+
+if TYPE_CHECKING:
+    from xtec.models.network import TemporalTransformer
+    from xtec.models.temporal_model import TemporalModel
+
+
+class Payload(NamedTuple):
+    """A coded chunk."""
+
+    code: bytes
+    ends: list[int]
+    """Bytes that each frame and those before it take."""
+    crc: int
+    shape: tuple[int, ...]
+
+
+def model(network: "TemporalTransformer") -> "TemporalModel":
+    """Prepare a network for coding on the CPU."""
+    from xtec.models import exact
+    from xtec.models.temporal_model import TemporalModel
+
+    return TemporalModel(network, exact.select("cpu"), "cpu")
+
+
+class Xtec:
+    """A TEC-TT network of ours; the checksum of the latents is part of the work."""
+
+    def __init__(self, checkpoint: str) -> None:
+        from importlib.metadata import version
+
+        import random_tt
+
+        from xtec.engine import undisturbed
+
+        self.versions = {name: version(name) for name in ("torch", "numba", "numpy")}
+        network = random_tt.load(Path(checkpoint))
+        self.analysis = network.transform.analysis_transform
+        made = undisturbed(model)(network)
+        self._encode, self._decode = undisturbed(made.encode), undisturbed(made.decode)
+        self._undisturbed = undisturbed
+        self._seen: dict[str, NDArray[Any]] = {}
+
+    def warm_up(self, pixels: NDArray[np.float32]) -> None:
+        """Compile the coder, prepare the first frame's context, touch the memory."""
+        self.decode(self.encode(pixels))
+
+    def encode(self, pixels: NDArray[np.float32]) -> Payload:
+        """All frames in one pass."""
+        from xtec.coding import rans, stream, tables
+
+        (coded,) = self._encode([pixels], 0)
+        self._seen = {"latents": coded.latents, "rows": coded.rows}
+        code, ends = rans.encode(coded.symbols, coded.rows, tables.load(), coded.ends)
+        return Payload(code, ends, stream.latents_crc(coded.latents), pixels.shape)
+
+    def decode(self, coded: Payload) -> NDArray[np.float32]:
+        """Token by token."""
+        from xtec.coding import rans, stream, tables
+
+        decoder = rans.Decoder(coded.code, tables.load())
+        (decoded,) = self._decode([decoder.decode], 0, coded.shape)
+        decoder.finish()
+        if stream.latents_crc(decoded.latents) != coded.crc:
+            raise RuntimeError("the latents came back wrong")
+        return self._undisturbed(decoded.pixels)()
+
+    def sizes(self, coded: Payload) -> list[int]:
+        """Bytes of each frame."""
+        return np.diff(coded.ends, prepend=0).tolist()
+
+    def seen(self) -> dict[str, NDArray[Any]]:
+        """Latents and table rows of the last `encode`."""
+        return self._seen
+
+
+if __name__ == "__main__":
+    work(Xtec)
