@@ -193,7 +193,7 @@ def drawn_cost(network: TemporalTransformer, q: Tensor, bits: int) -> DrawnCost:
     mean, scale, _ = (x.double() for x in network.prior(q))
     deviation = sigma(scale)
     ideal = ideal_bits(q.double(), mean, deviation, smallest=TINIEST).sum()
-    arithmetic, rounded = exact.select("cpu"), copy.copy(network)
+    arithmetic, rounded = select("cpu"), copy.copy(network)
     rounded.config = dataclasses.replace(network.config, prior_bits=bits)
     rows = Rows(rounded.config.scale_map, arithmetic.device)
     means, scales = (tokens((x * ONE).round()) for x in (mean, scale))

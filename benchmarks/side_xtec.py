@@ -1,9 +1,8 @@
 """Our side of `vs_terracodec`: pixels to the entropy code and back, without the container.
 
-Below: side, random_tt, xtec. Above: vs_terracodec starts it as a process.
+Below: side, xtec. Above: vs_terracodec starts it as a process.
 """
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -27,10 +26,10 @@ class Payload(NamedTuple):
 
 def model(network: "TemporalTransformer") -> "TemporalModel":
     """Prepare a network for coding on the CPU."""
-    from xtec.models import exact
+    from xtec.models.known_answer import select
     from xtec.models.temporal_model import TemporalModel
 
-    return TemporalModel(network, exact.select("cpu"), "cpu")
+    return TemporalModel(network, select("cpu"), "cpu")
 
 
 class Xtec:
@@ -39,12 +38,14 @@ class Xtec:
     def __init__(self, checkpoint: str) -> None:
         from importlib.metadata import version
 
-        import random_tt
-
         from xtec.engine import undisturbed
+        from xtec.models import registry, weights
+        from xtec.models.network import TemporalTransformer
 
         self.versions = {name: version(name) for name in ("torch", "numba", "numpy")}
-        network = random_tt.load(Path(checkpoint))
+        network = weights.load(registry.resolve(checkpoint))
+        if not isinstance(network, TemporalTransformer):
+            raise TypeError(f"{checkpoint} is no TEC-TT network.")
         self.analysis = network.transform.analysis_transform
         made = undisturbed(model)(network)
         self._encode, self._decode = undisturbed(made.encode), undisturbed(made.decode)
