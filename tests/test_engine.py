@@ -98,11 +98,11 @@ def test_groups_are_padded_to_one_size(monkeypatch, size):
     """As on a GPU: the library always sees the same shape."""
     monkeypatch.setitem(temporal_model.GROUP, "cpu", size)
     seen = []
-    frames = torch.arange(5.0).reshape(5, 1)
+    frames = torch.arange(5.0).reshape(5, 1, 1, 1)
     model = temporal_model.TemporalModel(network(TINY), select("cpu"), "cpu")
     found = model._grouped(lambda x: seen.append(x.shape) or x + 1, frames)
     assert torch.equal(found, frames + 1)
-    assert set(seen) == {(size, 1)}
+    assert set(seen) == {(size, 1, 1, 1)}
 
 
 def test_settings_of_the_caller_do_not_reach_the_engine(ours, pixels, level):
