@@ -126,21 +126,18 @@ class Safe:
     def product_xml(self):
         level, user = self.level[1:], f"Level-{self.level[1:]}_User_Product"
         images = "\n".join(f"<IMAGE_FILE>{path}</IMAGE_FILE>" for _, _, path in self.files())
-        offsets = {n: -(self.offset or 0) for n in range(13)} | self.offsets
+        offsets = dict.fromkeys(range(13), -(self.offset or 0)) | self.offsets
         tag, group = {
             "L1C": ("RADIO_ADD_OFFSET", "Radiometric_Offset_List"),
             "L2A": ("BOA_ADD_OFFSET", "BOA_ADD_OFFSET_VALUES_LIST"),
         }[self.level]
         entries = "".join(f'<{tag} band_id="{n}">{o}</{tag}>' for n, o in offsets.items())
         offset = f"<{group}>{entries}</{group}>" if self.offset is not None else ""
-        quantification = (
-            f'<QUANTIFICATION_VALUE unit="none">{self.quantification}</QUANTIFICATION_VALUE>'
-            if level == "1C"
-            else f"""<QUANTIFICATION_VALUES_LIST>
-                <BOA_QUANTIFICATION_VALUE unit="none">{self.quantification}</BOA_QUANTIFICATION_VALUE>
-                <AOT_QUANTIFICATION_VALUE unit="none">1000.0</AOT_QUANTIFICATION_VALUE>
-            </QUANTIFICATION_VALUES_LIST>"""
-        )
+        quantification = element("QUANTIFICATION_VALUE", self.quantification)
+        if level == "2A":
+            boa = element("BOA_QUANTIFICATION_VALUE", self.quantification)
+            aot = element("AOT_QUANTIFICATION_VALUE", "1000.0")
+            quantification = f"<QUANTIFICATION_VALUES_LIST>{boa}{aot}</QUANTIFICATION_VALUES_LIST>"
         return f"""<?xml version="1.0" encoding="UTF-8" standalone="no"?>
 <n1:{user} xmlns:n1="https://psd-15.sentinel2.eo.esa.int/PSD/User_Product_Level-{level}.xsd">
   <n1:General_Info>
@@ -198,6 +195,10 @@ class Safe:
 """
 
 
+def element(name, text):
+    return f'<{name} unit="none">{text}</{name}>'
+
+
 def write(path, text):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
@@ -224,7 +225,9 @@ def write_tif(path, values, resolution=10, *, descriptions=(), left=LEFT, crs="E
     return path
 
 
-def eopf(path, level="L2A", seed=0, sensed="2026-07-21T10:17:00.698247Z", zarr_format=2, offset=-0.1):
+def eopf(
+    path, level="L2A", seed=0, sensed="2026-07-21T10:17:00.698247Z", zarr_format=2, offset=-0.1
+):
     """An EOPF product in Zarr; bands of finer groups are repeated in coarser ones in L2A."""
     groups = {
         10: L2A[10],

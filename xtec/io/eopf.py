@@ -61,11 +61,13 @@ def scene(tree: xr.DataTree, bands: Sequence[str] | None) -> Scene:
 def _images(tree: xr.DataTree, name: str) -> dict[str, xr.DataArray]:
     """Find each band at its own resolution, else at the finest there is."""
     path = "measurements/reflectance"
-    below = tree.get(path)
-    node = below if isinstance(below, xr.DataTree) else tree
+    try:
+        node = tree[path]
+    except KeyError:  # perhaps the group itself
+        node = tree
     found: dict[str, dict[int, xr.DataArray]] = {}
     for resolution, group in GROUPS.items():
-        for key, array in node[group].data_vars.items() if group in node.children else ():
+        for key, array in node[group].data_vars.items() if group in node else ():
             try:
                 (band,) = recognise([str(key)])
             except BandError:

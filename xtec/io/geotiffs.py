@@ -6,6 +6,7 @@ Below: scene, radiometry, cube, sentinel2, errors. Above: the room's face.
 import glob
 import os
 import re
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -150,7 +151,9 @@ def _scene(path: Path, when: np.datetime64, bands: Bands | None, offset: int | N
     import rioxarray
 
     try:
-        raster = rioxarray.open_rasterio(path, cache=False)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "(Scales|Offsets) differ across bands")
+            raster = rioxarray.open_rasterio(path, cache=False)
     except rasterio.errors.RasterioIOError as error:
         raise InputError(f"{path} cannot be read as a raster ({error}).") from error
     if not isinstance(raster, xr.DataArray):
@@ -224,12 +227,13 @@ def _is_band(word: str) -> bool:
 
 def _meaning(path: Path, raster: xr.DataArray, offset: int | None) -> Numbers:
     """Digital numbers and what they mean; rioxarray gives scale 1 and offset 0 where none is."""
-    scale, shift = raster.attrs.get("scale_factor", 1.0), raster.attrs.get("add_offset", 0.0)
-    if np.ndim(scale) or np.ndim(shift):
+    several = {key: raster.attrs[key] for key in ("scales", "offsets") if key in raster.attrs}
+    if several:
         raise InputError(
-            f"{path.name}: its bands have different scales or offsets ({scale}, {shift}), a cube "
-            "has one. Bring them to one first."
+            f"{path.name}: its bands differ in scale or offset, {several}; a cube has one. Bring "
+            "them to one first."
         )
+    scale, shift = raster.attrs.get("scale_factor", 1.0), raster.attrs.get("add_offset", 0.0)
     fill = raster.rio.nodata
     if raster.dtype.kind == "f" and fill is not None and not np.isnan(fill):
         raster = raster.where(raster != fill)

@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Self
 
 import dask.array as da
@@ -112,7 +113,10 @@ def repeat(pixels: da.Array, place: tuple[int, int, int], grid: Grid) -> da.Arra
     factor, row, column = place
     if factor > 1:
         chunks = tuple(tuple(factor * size for size in sizes) for sizes in pixels.chunks)
-        pixels = pixels.map_blocks(_repeat_block, factor, chunks=chunks, dtype=pixels.dtype)
+        copied = partial(_repeat_block, factor=factor)
+        pixels = da.map_blocks(  # type: ignore[no-untyped-call]
+            copied, pixels, chunks=chunks, dtype=pixels.dtype
+        )
     cropped: da.Array = pixels[row : row + grid.rows, column : column + grid.columns]
     return cropped
 

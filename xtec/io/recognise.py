@@ -102,7 +102,8 @@ def as_cube(
     array = _centred(cube.variable)
     numbers = digital_numbers(array, offset if isinstance(offset, int) else None, scale)
     offsets = _offsets(array, numbers.offset, offset)
-    made = cube.dataset.drop_vars([cube.name]).assign_coords(_plain(array))
+    places = {dim: array[dim].variable for dim in array.dims if dim in array.coords}
+    made = _storable(cube.dataset.drop_vars([cube.name])).assign_coords(places)
     if offsets is None:
         made[VARIABLE] = numbers.array.variable
         made[VARIABLE].attrs = packed(_kept(array), numbers.nodata, numbers.scale, 0)
@@ -228,16 +229,18 @@ def _along_time(array: xr.DataArray, names: Sequence[str]) -> list[Any] | None:
     return None
 
 
-def _plain(array: xr.DataArray) -> dict[Any, xr.DataArray]:
-    """Coordinates without those that hold Python objects: a store cannot hold them."""
-    kept = {}
-    for name, each in array.coords.items():
-        if each.dtype == object:
-            if not all(isinstance(value, str) for value in each.to_numpy().flat):
-                continue
-            each = each.astype(str)  # noqa: PLW2901
-        kept[name] = each
-    return kept
+def _storable(dataset: xr.Dataset) -> xr.Dataset:
+    """Leave out coordinates that hold Python objects, which no store can hold; text stays."""
+    objects = [name for name, each in dataset.coords.items() if each.dtype == object]
+    texts = [
+        name
+        for name in objects
+        if all(isinstance(value, str) for value in dataset[name].to_numpy().flat)
+    ]
+    strange = [name for name in objects if name not in texts]
+    return dataset.drop_vars(strange).assign_coords(
+        {name: dataset[name].variable.astype(str) for name in texts}
+    )
 
 
 def _kept(array: xr.DataArray) -> dict[Any, Any]:
