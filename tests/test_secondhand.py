@@ -103,7 +103,9 @@ def array(original, settings):
 def test_an_opened_store_saved_again_with_its_encoding(store, tmp_path, zarr_format, in_memory):
     opened = xr.open_zarr(store(zarr_format))
     with second_loss:
-        (opened.load() if in_memory else opened).to_zarr(tmp_path / "b.zarr", zarr_format=zarr_format)
+        (opened.load() if in_memory else opened).to_zarr(
+            tmp_path / "b.zarr", zarr_format=zarr_format
+        )
 
 
 @pytest.mark.parametrize(
@@ -142,7 +144,9 @@ def test_what_was_packed_from_reflectance(original, settings, tmp_path):
 def test_a_region_that_cuts_chunks(store, original, zarr_format):
     path = store(zarr_format)
     part = {"y": slice(8, 40), "x": slice(0, 32)}
-    patch = original[["reflectance"]].isel(part).drop_vars(["spatial_ref", "time", "band", "y", "x"])
+    patch = (
+        original[["reflectance"]].isel(part).drop_vars(["spatial_ref", "time", "band", "y", "x"])
+    )
     with second_loss:  # xarray takes it: it is in memory
         patch.to_zarr(path, region=part)
 

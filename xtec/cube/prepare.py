@@ -14,6 +14,7 @@ import numpy as np
 import xarray as xr
 
 from xtec.codec import Settings
+from xtec.cube import state
 from xtec.cube.calibrate import calibrate
 from xtec.cube.chunks import Shape, Sizes, block_shape, chunk_shape, cut, shard_shape
 from xtec.cube.layout import Cube, find_cube
@@ -58,7 +59,7 @@ def prepare(  # noqa: PLR0913 - what a user may choose
         raise InputError("Zarr format 2 has no shards; leave shards out, or use zarr_format=3.")
     target = target_of(compression, target_psnr=target_psnr, target_bpppb=target_bpppb)
     cube = find_cube(dataset, variable)
-    told = _warn_of_second_generation(cube)
+    told = warn_of_second_generation(cube)
     packing = packing_of(cube.variable, nodata, offset)
     settings = Settings(
         model=model,
@@ -76,7 +77,9 @@ def prepare(  # noqa: PLR0913 - what a user may choose
     if target:
         calibration = calibrate(array.variable, chunk, packing, settings, target, progress=progress)
         settings = replace(settings, compression=calibration.compression)
-    made = _assemble(cube, packing, settings, chunk, shard, _codec(packing, settings, zarr_format, told=told))
+    made = _assemble(
+        cube, packing, settings, chunk, shard, _codec(packing, settings, zarr_format, told=told)
+    )
     return _noted(made, cube.name, calibration) if calibration else made
 
 
@@ -90,7 +93,7 @@ def _assemble(
 ) -> xr.Dataset:
     """Put pixels, encoding and attributes together."""
     array = cube.variable
-    coded = _blocks(array.variable, packing, shard or chunk)
+    coded = in_blocks(array.variable, packing, shard or chunk)
     coded.attrs = _attributes(array, packing, settings)
     coded.encoding = {
         **packing.encoding(),
@@ -112,13 +115,12 @@ def _assemble(
             changed[name] = stored
     made = made.assign(changed)
     made.attrs = storable_attributes(made.attrs, "the Dataset") | _about(cube, settings)
+    made.attrs.pop(state.ATTRIBUTE, None)  # of the store that the cube comes from
     return made
 
 
-def _blocks(
-    variable: xr.Variable, packing: Packing, unit: tuple[int, int, int, int]
-) -> xr.Variable:
-    """Cut the pixels into the blocks that are written, on the grid of their digital numbers."""
+def in_blocks(variable: xr.Variable, packing: Packing, unit: Shape) -> xr.Variable:
+    """Cut pixels into the blocks that are written, on the grid of their digital numbers; lazy."""
     if packing.floating and isinstance(variable._data, np.ndarray):  # noqa: SLF001
         check(variable.values, packing)
     present = [max(sizes) for sizes in variable.chunks] if variable.chunks else variable.shape
@@ -185,7 +187,7 @@ def _noted(made: xr.Dataset, name: Hashable, calibration: Calibration) -> xr.Dat
     return made
 
 
-def _warn_of_second_generation(cube: Cube) -> bool:
+def warn_of_second_generation(cube: Cube) -> bool:
     """Tell who compresses what comes out of a lossy store; whether there was anything to tell."""
     noted = {"tec_compression", "tec_model"} & {*cube.variable.attrs, *cube.dataset.attrs}
     told = bool(noted) or settings_of(cube.variable) is not None
