@@ -100,5 +100,5 @@ def warn(attributes: Mapping[Any, Any]) -> None:
         warnings.warn(
             f"this store is not finished ({found.state}): {NOTES[found.state]}.",
             UnfinishedStoreWarning,
-            stacklevel=3,
+            stacklevel=4,  # `warn`, the accessor's two
         )
