@@ -38,7 +38,7 @@ def fill(pixels: NDArray[np.float32], hole: NDArray[np.bool_]) -> NDArray[np.flo
     """
     out = np.where(hole, np.float32(0), pixels)
     surroundings: Surroundings | None = None
-    whole = hole.all(axis=(2, 3))
+    whole = np.all(hole, axis=(2, 3))
     for t, band in np.argwhere(hole.any(axis=(2, 3)) & ~whole):
         if surroundings is None or not surroundings.belong_to(hole[t, band]):
             surroundings = Surroundings.of(hole[t, band])  # most often the same in every band
