@@ -4,7 +4,7 @@ A codec of this kind sees an array when it encodes and only bytes when it decode
 what it returns is then read as the array's own type, in the array's own order. Both are therefore
 part of the codec.
 
-Below: codec. Above: cube.
+Below: codec, secondhand. Above: cube.
 """
 
 from dataclasses import dataclass, field
@@ -14,6 +14,7 @@ import numpy as np
 from numcodecs.abc import Codec
 from numcodecs.compat import ensure_bytes, ensure_contiguous_ndarray, ndarray_copy
 
+from xtec import secondhand
 from xtec.codec import Settings, decode_chunk, encode_chunk
 from xtec.errors import CorruptStreamError, InputError
 
@@ -45,6 +46,8 @@ class TecCodec(Codec):
     """Type of the array, with its byte order: "<u2", "<i2", ">u2" or ">i2"."""
     order: Literal["C", "F"] = "C"
     """Order of the array in memory, as in numpy."""
+    told: bool = field(default=False, kw_only=True, compare=False)
+    """Whether the user was told already that the pixels are decoded ones. Not stored."""
 
     def __post_init__(self) -> None:
         """Bring the type into its canonical form."""
@@ -72,6 +75,11 @@ class TecCodec(Codec):
         ------
         InputError
             An array of another type, order or shape.
+
+        Warns
+        -----
+        SecondLossWarning
+            Some of the pixels were decoded by xtec in this process.
         """
         chunk = np.asarray(buf)
         if chunk.dtype.str != self.dtype:
@@ -88,6 +96,8 @@ class TecCodec(Codec):
                 "would be scrambled. Use TecCodec(settings, dtype, order) with the array's order, "
                 "or copy the array."
             )
+        if not self.told:
+            secondhand.warn([chunk])
         return encode_chunk(np.ascontiguousarray(chunk), self.settings)
 
     def decode(self, buf: Any, out: Any = None) -> Any:
@@ -116,6 +126,7 @@ class TecCodec(Codec):
                 f"a stream holds a chunk of type {chunk.dtype}, where the array's chunks are "
                 f"{self.dtype}: it does not belong here."
             )
+        secondhand.remember([chunk])
         # Zarr flattens this as it lies in memory: in another order pixels would be scrambled.
         return ndarray_copy(chunk.astype(self.dtype, order=self.order, copy=False), out)
 

@@ -3,7 +3,7 @@
 It works alone and as the inner codec of shards. Zarr calls it on its event loop, so the work
 happens in a thread. A chunk that does not exist (None) stays None.
 
-Below: codec. Above: cube.
+Below: codec, secondhand. Above: cube.
 """
 
 import asyncio
@@ -17,8 +17,10 @@ from zarr.core.array_spec import ArraySpec
 from zarr.core.buffer import Buffer, NDBuffer
 from zarr.core.common import JSON, parse_named_configuration
 
+from xtec import secondhand
 from xtec.codec import Settings, decode_chunks, encode_chunks
 from xtec.errors import CorruptStreamError, InputError
+from xtec.pixels import Pixels
 
 NAME = "xarray-tec.tt"
 DTYPES = ("uint16", "int16")
@@ -38,6 +40,8 @@ class TecSerializer(ArrayBytesCodec):
     """
 
     settings: Settings = field(default_factory=Settings)
+    told: bool = field(default=False, kw_only=True, compare=False)
+    """Whether the user was told already that the pixels are decoded ones. Not stored."""
 
     is_fixed_size = False
 
@@ -76,12 +80,18 @@ class TecSerializer(ArrayBytesCodec):
     async def encode(
         self, chunks_and_specs: Iterable[tuple[NDBuffer | None, ArraySpec]]
     ) -> list[Buffer | None]:
-        """Encode a batch of chunks."""
+        """Encode a batch of chunks.
+
+        Warns
+        -----
+        SecondLossWarning
+            Some of the pixels were decoded by xtec in this process.
+        """
         batch = list(chunks_and_specs)
         chunks = [chunk.as_numpy_array() for chunk, _ in batch if chunk is not None]
         for chunk in chunks:
             self._check(chunk.shape, chunk.dtype)
-        streams = iter(await asyncio.to_thread(encode_chunks, chunks, self.settings))
+        streams = iter(await asyncio.to_thread(self._encode, chunks))
         return [
             None if chunk is None else spec.prototype.buffer.from_bytes(next(streams))
             for chunk, spec in batch
@@ -99,13 +109,23 @@ class TecSerializer(ArrayBytesCodec):
         """
         batch = list(chunks_and_specs)
         streams = [chunk.to_bytes() for chunk, _ in batch if chunk is not None]
-        chunks = iter(await asyncio.to_thread(decode_chunks, streams, model=self.settings.model))
+        chunks = iter(await asyncio.to_thread(self._decode, streams))
         return [
             None if chunk is None else spec.prototype.nd_buffer.from_numpy_array(
                 _expected(next(chunks), spec)
             )
             for chunk, spec in batch
         ]  # fmt: skip
+
+    def _encode(self, chunks: list[Pixels]) -> list[bytes]:
+        if not self.told:
+            secondhand.warn(chunks)
+        return encode_chunks(chunks, self.settings)
+
+    def _decode(self, streams: list[bytes]) -> list[Pixels]:
+        chunks = decode_chunks(streams, model=self.settings.model)
+        secondhand.remember(chunks)
+        return chunks
 
     def _check(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         if len(shape) != 4:
