@@ -1,0 +1,170 @@
+"""The encoder's choices: which planes a plane refers to, with which weights, and what is a copy.
+
+Nothing here binds a decoder. Sums over pixels are sums of integers below 2**53, so they come out
+alike whatever the machine and the number of threads.
+
+Below: kernel, planes. Above: the package itself.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xtec.residual import kernel
+from xtec.residual.kernel import EDGE, Mask, Plane
+from xtec.residual.planes import Frame, Plan, Planes
+
+Reals = NDArray[np.float64]
+
+INSIDE = slice(EDGE, -EDGE)
+RECENT = 1
+"""Earlier frames of the band that are considered as a reference."""
+FULL_FIT = 1 << 14
+"""Planes with more pixels are fitted on every second row."""
+NOISE = 0.05
+"""Variance in DN that is added to every tap: keeps weights small where they hardly matter."""
+MOST_WEIGHT = (1 << 15) - 1
+SOME = 0.1
+"""Share of pixels like a neighbour from which on copies are tried."""
+TRIED = 4
+"""A trial codes this part of the rows."""
+
+
+def code(
+    frame: Frame,
+    own: int,
+    pixels: Plane,
+    skipped: Mask,
+    guide: Plane,
+    limits: tuple[int, int, int],
+) -> None:
+    """Write a plane in the best way that is found.
+
+    Parameters
+    ----------
+    frame : Frame
+    own : int
+        Number of the plane.
+    pixels, skipped : (y, x)
+    guide : (y, x) with its border
+    limits : step, lowest and highest pixel
+    """
+    planes, step = frame.planes, limits[0]
+    residual = pixels - guide[INSIDE, INSIDE]
+    references = _references(planes, own, np.where(skipped, 0, residual))
+
+    def plan(copies: int | None, wanted: Mask) -> Plan:
+        weights = _weights(planes, own, references, residual, skipped, wanted, guide, step)
+        return Plan(copies, references, weights)
+
+    ways = [(plan(None, ~skipped), 0)]
+    source = _copies(pixels, skipped)
+    if np.count_nonzero(source) > SOME * pixels.size:
+        copying = plan(_pattern(planes, own, source), ~skipped & (source == 0))
+        ways += [(copying, near) for near in sorted({0, step >> 1})]
+    rows = len(pixels)
+    if len(ways) > 1:
+        tried = -(-rows // TRIED)
+        sizes = [
+            _attempt(frame, own, way, pixels, skipped, guide, limits, tried, keep=False)
+            for way in ways
+        ]
+        ways = [ways[int(np.argmin(sizes))]]
+    _attempt(frame, own, ways[0], pixels, skipped, guide, limits, rows, keep=True)
+
+
+def _attempt(  # noqa: PLR0913, PLR0917 - what a plane is made of
+    frame: Frame,
+    own: int,
+    way: tuple[Plan, int],
+    pixels: Plane,
+    skipped: Mask,
+    guide: Plane,
+    limits: tuple[int, int, int],
+    rows: int,
+    *,
+    keep: bool,
+) -> int:
+    """Bytes that a plane takes; nothing else comes of it unless it is kept."""
+    planes, (plan, near) = frame.planes, way
+    coder, models, before = frame.coder, planes.models.copy(), len(frame.written)
+    for known in (planes.residuals, planes.sizes, planes.copied):
+        known[own] = 0
+    frame.write(own, plan, pixels, skipped, guide, limits, rows, near)
+    after = len(frame.written)
+    if not keep:
+        frame.coder, planes.models = coder, models
+        del frame.written[before:]
+    return after - before
+
+
+def _references(planes: Planes, own: int, residual: Plane) -> tuple[int, ...]:
+    """Candidates that explain most of what the neighbours do not, one after the other."""
+    band = own % planes.bands
+    candidates = planes.candidates(own)[: band + RECENT]
+    target = _details(residual)
+    known = [_details(planes.residuals[c][INSIDE, INSIDE]) for c in candidates]
+    chosen: list[int] = []
+    while known and len(chosen) < kernel.MOST_REFERENCES:
+        gains = [_dot(target, k) ** 2 / (_dot(k, k) + 1) for k in known]
+        best = int(np.argmax(gains))
+        if gains[best] <= 0 or best in chosen:
+            break
+        chosen.append(best)
+        direction = known[best]
+        energy = _dot(direction, direction) + 1
+        target = target - direction * (_dot(target, direction) / energy)
+        known = [k - direction * (_dot(k, direction) / energy) for k in known]
+    return tuple(chosen)
+
+
+def _details(plane: Plane) -> Reals:
+    """What a pixel adds to its left and upper neighbours."""
+    fine = plane.astype(np.float64)
+    return fine[1:, 1:] - (fine[:-1, 1:] + fine[1:, :-1]) / 2
+
+
+def _dot(a: Reals, b: Reals) -> float:
+    return float(np.einsum("ij,ij->", a, b))
+
+
+def _weights(  # noqa: PLR0913, PLR0917 - what they depend on
+    planes: Planes,
+    own: int,
+    references: tuple[int, ...],
+    residual: Plane,
+    skipped: Mask,
+    wanted: Mask,
+    guide: Plane,
+    step: int,
+) -> NDArray[np.int64]:
+    """Least squares, on neighbours as coarse as the decoder will know them."""
+    known = (residual + (step >> 1)) // step * step
+    planes.residuals[own][INSIDE, INSIDE] = np.where(skipped, 0, known)
+    if wanted.size > FULL_FIT:
+        wanted = wanted & (np.arange(len(wanted)) % 2 == 0)[:, None]
+    offsets = planes.offsets(own, references)
+    seen = np.empty((np.count_nonzero(wanted), len(offsets) + 1))
+    kernel.features(planes.residuals, guide, wanted, own, offsets, seen)
+    seen[:, -1] = residual[wanted]
+    products = seen.T @ seen
+    taps = products[:-1, :-1] + np.eye(len(offsets)) * (1 + NOISE * len(seen))
+    best = np.linalg.lstsq(taps, products[:-1, -1], rcond=None)[0] * (1 << kernel.WEIGHT_BITS)
+    return np.clip(np.rint(best), -MOST_WEIGHT, MOST_WEIGHT).astype(np.int64)
+
+
+def _copies(pixels: Plane, skipped: Mask) -> NDArray[np.uint8]:
+    """1 where a pixel equals its left neighbour, else 2 where it equals the upper one, else 0."""
+    source = np.zeros(pixels.shape, np.uint8)
+    source[1:][(pixels[1:] == pixels[:-1]) & ~skipped[:-1]] = 2
+    source[:, 1:][(pixels[:, 1:] == pixels[:, :-1]) & ~skipped[:, :-1]] = 1
+    source[skipped] = 0
+    return source
+
+
+def _pattern(planes: Planes, own: int, source: NDArray[np.uint8]) -> int:
+    """Where flags look most alike: a candidate, counted from 1, or 0 where none does."""
+    found = [0.0]
+    for candidate in planes.candidates(own):
+        there = planes.copied[candidate][INSIDE, INSIDE]
+        found.append(np.count_nonzero((there == source) & (source > 0)))
+    return int(np.argmax(found))
