@@ -81,7 +81,8 @@ def numbers(network: NDArray[np.float32], stream: Stream, config: Config) -> Num
     mean, std = _statistics(config, positions)
     present = network[:, positions] if config.whole else network
     values = np.rint(present[..., :h, :w] * std + (mean + stream.offset))
-    return np.clip(values, *limits(stream.dtype)).astype(np.int32, order="C")
+    found: Numbers = np.clip(values, *limits(stream.dtype)).astype(np.int32, order="C")
+    return found
 
 
 def mark(found: Numbers, stream: Stream) -> Pixels:

@@ -58,6 +58,21 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Check everything; write the model's versioned name and digest down."""
+        self._check_numbers()
+        if self.model_digest:
+            if not re.fullmatch("[0-9a-f]{64}", self.model_digest):
+                raise InputError(
+                    f"model_digest {self.model_digest!r} is no SHA-256 in hexadecimal."
+                )
+        else:  # else from a store: the model may be missing here, and is not needed to open it
+            self._find_model()
+        if isinstance(self.max_error, tuple) and len(self.max_error) != len(self.bands):
+            raise InputError(
+                f"max_error has {len(self.max_error)} numbers, the chunk {len(self.bands)} bands: "
+                f"{list(self.bands)}. Give one number, or one for each."
+            )
+
+    def _check_numbers(self) -> None:
         if self.nodata is not None:
             object.__setattr__(self, "nodata", _integer("nodata", self.nodata))
         object.__setattr__(self, "offset", _integer("offset", self.offset))
@@ -76,12 +91,8 @@ class Settings:
                 f"written in format version {self.format_version}, this xtec knows versions up to "
                 f"{FORMAT_VERSION}; install a newer xarray-tec."
             )
-        if self.model_digest:
-            if not re.fullmatch("[0-9a-f]{64}", self.model_digest):
-                raise InputError(
-                    f"model_digest {self.model_digest!r} is no SHA-256 in hexadecimal."
-                )
-            return  # from a store: the model may be missing here, and is not needed to open it
+
+    def _find_model(self) -> None:
         card = registry.resolve(self.model)
         bands = self.bands or card.config.bands
         strange = [b for b in bands if b not in card.config.bands]
@@ -94,11 +105,6 @@ class Settings:
             ("model", card.name), ("model_digest", card.digest), ("bands", tuple(bands)),
         ):  # fmt: skip
             object.__setattr__(self, name, value)
-        if isinstance(self.max_error, tuple) and len(self.max_error) != len(self.bands):
-            raise InputError(
-                f"max_error has {len(self.max_error)} numbers, the chunk {len(self.bands)} bands: "
-                f"{list(self.bands)}. Give one number, or one for each."
-            )
 
     @property
     def bounds(self) -> tuple[int, ...] | None:

@@ -76,7 +76,8 @@ def encode(
         for b in range(bands) if needed[t].any() else ():
             own, around = t * bands + b, (2 * bounds[b] + 1, lowest, highest)
             if needed[t, b]:
-                fit.code(frame, own, target[t, b], skipped[t, b], _padded(guide[t, b]), around)
+                image = target[t, b], skipped[t, b], _padded(guide[t, b])
+                fit.code(frame, own, image, around)
             else:
                 frame.write_nothing()
         codes.append(frame.finished() if needed[t].any() else b"")
@@ -123,7 +124,7 @@ def decode(data: bytes, base: Numbers | None, skipped: Mask, limits: Limits) -> 
         frame = Frame(planes, code)
         for b in range(bands):
             own, around = t * bands + b, (2 * read.bounds[b] + 1, lowest, highest)
-            frame.read(own, found[t, b], skipped[t, b], _padded(guide[t, b]), around)
+            frame.read(own, (found[t, b], skipped[t, b], _padded(guide[t, b])), around)
         frame.check()
     if _crc(found) != read.crc:
         raise CorruptStreamError(

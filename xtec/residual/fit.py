@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xtec.residual import kernel
-from xtec.residual.kernel import EDGE, Mask, Plane
-from xtec.residual.planes import Frame, Plan, Planes
+from xtec.residual.kernel import EDGE, Image, Mask, Plane, Whole
+from xtec.residual.planes import Frame, Limits, Plan, Planes
 
 Reals = NDArray[np.float64]
 
@@ -29,14 +29,7 @@ TRIED = 4
 """A trial codes this part of the rows."""
 
 
-def code(
-    frame: Frame,
-    own: int,
-    pixels: Plane,
-    skipped: Mask,
-    guide: Plane,
-    limits: tuple[int, int, int],
-) -> None:
+def code(frame: Frame, own: int, image: Image, limits: Limits) -> None:
     """Write a plane in the best way that is found.
 
     Parameters
@@ -44,17 +37,20 @@ def code(
     frame : Frame
     own : int
         Number of the plane.
-    pixels, skipped : (y, x)
-    guide : (y, x) with its border
+    image : pixels, skipped, guide
+        The last with its border.
     limits : step, lowest and highest pixel
     """
-    planes, step = frame.planes, limits[0]
+    planes, step, (pixels, skipped, guide) = frame.planes, limits[0], image
     residual = pixels - guide[INSIDE, INSIDE]
     references = _references(planes, own, np.where(skipped, 0, residual))
+    # Neighbours are as coarse here as the decoder will know them.
+    known = (residual + (step >> 1)) // step * step
+    planes.residuals[own][INSIDE, INSIDE] = np.where(skipped, 0, known)
+    taps = planes.offsets(own, references)
 
     def plan(copies: int | None, wanted: Mask) -> Plan:
-        weights = _weights(planes, own, references, residual, skipped, wanted, guide, step)
-        return Plan(copies, references, weights)
+        return Plan(copies, references, _weights(planes, own, taps, guide, residual, wanted))
 
     ways = [(plan(None, ~skipped), 0)]
     source = _copies(pixels, skipped)
@@ -64,22 +60,17 @@ def code(
     rows = len(pixels)
     if len(ways) > 1:
         tried = -(-rows // TRIED)
-        sizes = [
-            _attempt(frame, own, way, pixels, skipped, guide, limits, tried, keep=False)
-            for way in ways
-        ]
+        sizes = [_attempt(frame, own, way, image, limits, tried, keep=False) for way in ways]
         ways = [ways[int(np.argmin(sizes))]]
-    _attempt(frame, own, ways[0], pixels, skipped, guide, limits, rows, keep=True)
+    _attempt(frame, own, ways[0], image, limits, rows, keep=True)
 
 
-def _attempt(  # noqa: PLR0913, PLR0917 - what a plane is made of
+def _attempt(
     frame: Frame,
     own: int,
     way: tuple[Plan, int],
-    pixels: Plane,
-    skipped: Mask,
-    guide: Plane,
-    limits: tuple[int, int, int],
+    image: Image,
+    limits: Limits,
     rows: int,
     *,
     keep: bool,
@@ -89,7 +80,7 @@ def _attempt(  # noqa: PLR0913, PLR0917 - what a plane is made of
     coder, models, before = frame.coder, planes.models.copy(), len(frame.written)
     for known in (planes.residuals, planes.sizes, planes.copied):
         known[own] = 0
-    frame.write(own, plan, pixels, skipped, guide, limits, rows, near)
+    frame.write(own, plan, image, limits, rows, near)
     after = len(frame.written)
     if not keep:
         frame.coder, planes.models = coder, models
@@ -127,29 +118,20 @@ def _dot(a: Reals, b: Reals) -> float:
     return float(np.einsum("ij,ij->", a, b))
 
 
-def _weights(  # noqa: PLR0913, PLR0917 - what they depend on
-    planes: Planes,
-    own: int,
-    references: tuple[int, ...],
-    residual: Plane,
-    skipped: Mask,
-    wanted: Mask,
-    guide: Plane,
-    step: int,
-) -> NDArray[np.int64]:
-    """Least squares, on neighbours as coarse as the decoder will know them."""
-    known = (residual + (step >> 1)) // step * step
-    planes.residuals[own][INSIDE, INSIDE] = np.where(skipped, 0, known)
+def _weights(
+    planes: Planes, own: int, taps: Whole, guide: Plane, residual: Plane, wanted: Mask
+) -> Whole:
+    """Least squares over the wanted pixels."""
     if wanted.size > FULL_FIT:
         wanted = wanted & (np.arange(len(wanted)) % 2 == 0)[:, None]
-    offsets = planes.offsets(own, references)
-    seen = np.empty((np.count_nonzero(wanted), len(offsets) + 1))
-    kernel.features(planes.residuals, guide, wanted, own, offsets, seen)
+    seen = np.empty((np.count_nonzero(wanted), len(taps) + 1))
+    kernel.features(planes.residuals, guide, wanted, own, taps, seen)
     seen[:, -1] = residual[wanted]
     products = seen.T @ seen
-    taps = products[:-1, :-1] + np.eye(len(offsets)) * (1 + NOISE * len(seen))
-    best = np.linalg.lstsq(taps, products[:-1, -1], rcond=None)[0] * (1 << kernel.WEIGHT_BITS)
-    return np.clip(np.rint(best), -MOST_WEIGHT, MOST_WEIGHT).astype(np.int64)
+    ridge = np.eye(len(taps)) * (1 + NOISE * len(seen))
+    best = np.linalg.lstsq(products[:-1, :-1] + ridge, products[:-1, -1], rcond=None)[0]
+    weights: Whole = np.rint(best * (1 << kernel.WEIGHT_BITS)).astype(np.int64)
+    return np.clip(weights, -MOST_WEIGHT, MOST_WEIGHT, out=weights)
 
 
 def _copies(pixels: Plane, skipped: Mask) -> NDArray[np.uint8]:
@@ -163,8 +145,8 @@ def _copies(pixels: Plane, skipped: Mask) -> NDArray[np.uint8]:
 
 def _pattern(planes: Planes, own: int, source: NDArray[np.uint8]) -> int:
     """Where flags look most alike: a candidate, counted from 1, or 0 where none does."""
-    found = [0.0]
+    found = [0]
     for candidate in planes.candidates(own):
         there = planes.copied[candidate][INSIDE, INSIDE]
-        found.append(np.count_nonzero((there == source) & (source > 0)))
+        found.append(int(np.count_nonzero((there == source) & (source > 0))))
     return int(np.argmax(found))

@@ -7,6 +7,8 @@ nothing here reads or writes outside the arrays, and every loop ends.
 Below: coding.kernel. Above: planes, fit.
 """
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,7 +21,12 @@ Copied = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 Code = NDArray[np.uint8]
 Models = NDArray[np.int32]
-Coder = tuple[int, int, int, int]
+Int = Any
+"""An integer of 64 bits: numpy's in compiled code, Python's outside."""
+Image = tuple[Plane, Mask, Plane]
+Known = tuple[Plane, Sizes, Copied]
+Terms = tuple[Whole, Whole, Whole]
+Coder = tuple[Int, Int, Int, Int]
 """Lowest and highest state, the state that is read, and how many bytes were passed."""
 
 STATE_BYTES = 6
@@ -61,6 +68,11 @@ WEIGHT_BITS = 8
 NONE = 1 << 40
 """A value that no pixel has."""
 
+STEP, LOWEST, HIGHEST, OWN, COPIES, FIRST_MODEL, ROWS, NEAR = range(8)
+"""Numbers about a plane: the quantiser's step, the limits of a pixel, which plane it is, whose copy
+flags help with its own (-1: it has none), where its models begin; how many rows to code, and what
+is near enough for a copy, which only an encoder chooses."""
+
 
 @compiled
 def begin(code: Code) -> Coder:
@@ -77,9 +89,9 @@ def number(
     code: Code,
     reading: bool,  # noqa: FBT001
     models: Models,
-    at: int,
-    n: int,
-) -> tuple[int, Coder]:
+    at: Int,
+    n: Int,
+) -> tuple[Int, Coder]:
     """Code a number from 0 to 2**18 - 2 by its length and its bits. Gives the number."""
     n += 1
     length = 0
@@ -104,34 +116,28 @@ def number(
 
 
 @compiled
-def folded(k: int) -> int:
+def folded(k: Int) -> Int:
     """0, -1, 1, -2, 2 ... as 0, 1, 2, 3, 4 ..."""
     return 2 * k if k >= 0 else -2 * k - 1
 
 
 @compiled
-def unfolded(z: int) -> int:
+def unfolded(z: Int) -> Int:
     """Undo `folded`."""
     return -((z + 1) >> 1) if z & 1 else z >> 1
 
 
 @compiled
-def plane(
+def plane(  # noqa: C901, PLR0912, PLR0915 - calls with arrays cost more than their work
     coder: Coder,
     code: Code,
     reading: bool,  # noqa: FBT001
     models: Models,
-    pixels: Plane,
-    skipped: Mask,
-    guide: Plane,
-    residuals: Plane,
-    sizes: Sizes,
-    copied: Copied,
-    numbers: Whole,
-    taps: Whole,
-    looks: Whole,
+    image: Image,
+    known: Known,
+    terms: Terms,
 ) -> Coder:
-    """Code one band of one frame: read ``pixels``, or fill them.
+    """Code one band of one frame: read its pixels, or fill them.
 
     Parameters
     ----------
@@ -139,46 +145,44 @@ def plane(
         Of the frame; of models first those of numbers, then those of copy flags.
     reading : bool
         Whether the code is there, and the pixels are wanted.
-    pixels, skipped : (y, x)
-        What is skipped is not coded.
-    guide : (y, x)
-        What is known of the pixels, with its border repeated.
-    residuals, sizes, copied : (plane, y, x)
+    image : pixels, skipped, guide
+        The first two (y, x); what is skipped is not coded. The guide is what is known of the
+        pixels, with its border repeated.
+    known : residuals, sizes, copied
         Pixels less guide, magnitude of the number, and from where a pixel was copied (1: left,
-        2: above): of all planes, zeros round each. Those of this plane are filled.
-    numbers : step, lowest and highest pixel, this plane, plane of copies (-1: no copies), first
-        model; for writing also how many rows to code, and what is near enough for a copy
-    taps : (2, tap)
-        Offsets and weights: of residuals, then of the guide.
-    looks : (2, look)
-        Likewise of sizes: how busy it is round a pixel.
+        2: above): of all planes (plane, y, x), zeros round each. Those of this plane are filled.
+    terms : numbers, taps, looks
+        STEP, LOWEST and so on. Offsets and weights: of residuals, then of the guide (2, tap). Where
+        to look how busy it is round a pixel, and how much that counts (2, look).
     """
-    step, lowest, highest, own, copies, first_model, rows, near = (
-        numbers[0], numbers[1], numbers[2], numbers[3],
-        numbers[4], numbers[5], numbers[6], numbers[7],
-    )  # fmt: skip
-    width = pixels.shape[1]
+    (pixels, skipped, guide), (numbers, taps, looks) = image, terms
+    r, s, c, g = known[0].ravel(), known[1].ravel(), known[2].ravel(), guide.ravel()
+    step, lowest, highest = numbers[STEP], numbers[LOWEST], numbers[HIGHEST]
+    copies, near, first_model = numbers[COPIES], numbers[NEAR], numbers[FIRST_MODEL]
+    width, all_taps = pixels.shape[1], taps.shape[1]
     row = width + 2 * EDGE
     size = row * (pixels.shape[0] + 2 * EDGE)
-    r, s, c, g = residuals.ravel(), sizes.ravel(), copied.ravel(), guide.ravel()
-    offsets, weights = taps[0], taps[1]
-    first_guide = len(weights) - GUIDES
+    first, pattern = numbers[OWN] * size, copies * size
     central = np.int64(0)
-    for j in range(first_guide, len(weights)):
-        central += weights[j]
-    for y in range(rows):
+    for j in range(all_taps - GUIDES, all_taps):
+        central += taps[1, j]
+    for y in range(numbers[ROWS]):
         for x in range(width):
             if skipped[y, x]:
                 continue
             at = (y + EDGE) * row + x + EDGE
-            i = own * size + at
-            here, value = np.int64(g[at]), np.int64(pixels[y, x])
+            i = first + at
+            here, pixel = np.int64(g[at]), np.int64(pixels[y, x])
             left, above = np.int64(NONE), np.int64(NONE)
             if copies >= 0:
-                context = _copy_context(c, i, copies * size + at, row)
+                there = pattern + at
+                context = np.int64(c[i - 1]) << 2 | c[i - row]
+                context = context << 4 | c[i - row + 1] << 2 | c[i - 2 * row]
+                context = context << 4 | c[there] << 2 | c[there + 1]
+                context = FIRST_COPY + (context << 2 | c[there + row])
                 if x > 0 and not skipped[y, x - 1]:
                     left = np.int64(r[i - 1]) + g[at - 1]
-                    same = 1 if _alike(value, pixels[y, x - 1], left, near) else 0
+                    same = 1 if pixel == pixels[y, x - 1] or abs(pixel - left) <= near else 0
                     same, coder = _learn(coder, code, reading, models, context, same)
                     if same:
                         if reading:
@@ -187,7 +191,7 @@ def plane(
                         continue
                 if y > 0 and not skipped[y - 1, x]:
                     above = np.int64(r[i - row]) + g[at - row]
-                    same = 1 if _alike(value, pixels[y - 1, x], above, near) else 0
+                    same = 1 if pixel == pixels[y - 1, x] or abs(pixel - above) <= near else 0
                     context += COPY_CONTEXTS
                     same, coder = _learn(coder, code, reading, models, context, same)
                     if same:
@@ -195,27 +199,21 @@ def plane(
                             pixels[y, x] = above
                         r[i], s[i], c[i] = above - here, s[i - row], 2
                         continue
-            total = -central * here
-            for j in range(first_guide):
-                total += weights[j] * r[i + offsets[j]]
-            for j in range(first_guide, len(weights)):
-                total += weights[j] * g[at + offsets[j]]
-            expected = here + ((total + (1 << (WEIGHT_BITS - 1))) >> WEIGHT_BITS)
-            expected = min(max(expected, lowest), highest)
+            total = (1 << (WEIGHT_BITS - 1)) - central * here
+            for j in range(all_taps - GUIDES):
+                total += taps[1, j] * r[i + taps[0, j]]
+            for j in range(all_taps - GUIDES, all_taps):
+                total += taps[1, j] * g[at + taps[0, j]]
+            expected = min(max(here + (total >> WEIGHT_BITS), lowest), highest)
             busy = np.int64(0)
             for j in range(looks.shape[1]):
                 busy += looks[1, j] * s[i + looks[0, j]]
             less, more = np.int64(NONE), np.int64(NONE)
             if step == 1:  # what would have been a copy is no number any more
-                if left != NONE:
-                    less = folded(left - expected)
-                if above not in (NONE, left):
-                    more = folded(above - expected)
-                if more < less:
-                    less, more = more, less
+                less, more = _excluded(left, above, expected)
             k, z = np.int64(0), np.int64(0)
             if not reading:
-                k = (value - expected + (step >> 1)) // step
+                k = (pixel - expected + (step >> 1)) // step
                 z = folded(k)
                 z -= (1 if less < z else 0) + (1 if more < z else 0)
             model = first_model + _activity(busy) * MODELS
@@ -224,11 +222,11 @@ def plane(
                 z += 1 if less <= z else 0
                 z += 1 if more <= z else 0
                 k = unfolded(z)
-            value = min(max(expected + k * step, lowest), highest)
+            pixel = min(max(expected + k * step, lowest), highest)
             if reading:
-                pixels[y, x] = value
-            r[i] = value - here
-            s[i] = min(abs(k), MOST_SIZE)
+                pixels[y, x] = pixel
+            magnitude: Int = min(abs(k), MOST_SIZE)
+            r[i], s[i] = pixel - here, magnitude
     return coder
 
 
@@ -263,9 +261,9 @@ def _bit(
     coder: Coder,
     code: Code,
     reading: bool,  # noqa: FBT001
-    chance: int,
-    one: int,
-) -> tuple[int, Coder]:
+    chance: Int,
+    one: Int,
+) -> tuple[Int, Coder]:
     """Code one bit; ``chance`` of a 1 in 1/65536, 1 to 65535. Gives the bit."""
     low, high, state, place = coder
     middle = low + ((high - low) >> 16) * chance
@@ -294,9 +292,9 @@ def _learn(
     code: Code,
     reading: bool,  # noqa: FBT001
     models: Models,
-    at: int,
-    one: int,
-) -> tuple[int, Coder]:
+    at: Int,
+    one: Int,
+) -> tuple[Int, Coder]:
     """Code one bit by a model, which learns from it."""
     model = np.int64(models[at])
     p, count = model >> COUNT_BITS, model & MOST_COUNT
@@ -308,27 +306,19 @@ def _learn(
 
 
 @compiled
-def _alike(value: int, neighbour: int, copy: int, near: int) -> bool:
-    """Whether a pixel is to be a copy: equal to the neighbour, or near what came of that."""
-    return value == neighbour or abs(value - copy) <= near
+def _excluded(left: Int, above: Int, expected: Int) -> tuple[Int, Int]:
+    """Numbers that are not to be had, in order."""
+    less, more = np.int64(NONE), np.int64(NONE)
+    if left != NONE:
+        less = folded(left - expected)
+    if above not in (NONE, left):
+        more = folded(above - expected)
+    return min(less, more), max(less, more)
 
 
 @compiled
-def _copy_context(copied: Copied, i: int, there: int, row: int) -> int:
-    """The model of the first copy flag: what neighbours, and pixels of another plane, were."""
-    context = np.int64(copied[i - 1])
-    context = context << 2 | copied[i - row]
-    context = context << 2 | copied[i - row + 1]
-    context = context << 2 | copied[i - 2 * row]
-    context = context << 2 | copied[there]
-    context = context << 2 | copied[there + 1]
-    context = context << 2 | copied[there + row]
-    return FIRST_COPY + context
-
-
-@compiled
-def _activity(busy: int) -> int:
-    """Four steps to each doubling; 0 to 79."""
+def _activity(busy: Int) -> Int:
+    """How busy it is, 0 to 79: four steps to each doubling."""
     if busy < 4:
         return busy
     length = 2

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from xtec.errors import CorruptStreamError
 from xtec.residual import kernel
-from xtec.residual.kernel import EDGE, Mask, Plane
+from xtec.residual.kernel import EDGE, Image
 
 Shape = tuple[int, ...]
+Limits = tuple[int, int, int]
 
 KNOWN = (
     (0, -1), (-1, 0), (-1, -1), (-1, 1), (0, -2), (-2, 0), (-1, -2), (-1, 2), (-2, -1), (-2, 1),
@@ -124,16 +125,14 @@ class Frame:
         found, self.coder = kernel.number(
             self.coder, self.code, self.reading, self.planes.models, at, value
         )
-        return found
+        return int(found)
 
     def write(
         self,
         own: int,
         plan: Plan,
-        pixels: Plane,
-        skipped: Mask,
-        guide: Plane,
-        limits: tuple[int, int, int],
+        image: Image,
+        limits: Limits,
         rows: int,
         near: int,
     ) -> None:
@@ -141,16 +140,20 @@ class Frame:
 
         Parameters
         ----------
+        own : int
+            Number of the plane.
+        plan : Plan
+        image : pixels, skipped, guide
         limits : step, lowest and highest pixel
         rows : int
             How many rows to code.
         near : int
             What is near enough for a copy, in DN.
         """
-        self._make_room(pixels.size)
+        self._make_room(image[0].size)
         self.number(NEEDED, 1)
         self._plan(own, plan)
-        self._plane(own, plan, pixels, skipped, guide, (*limits, rows, near))
+        self._plane(own, plan, image, limits, (rows, near))
         self._take()
 
     def write_nothing(self) -> None:
@@ -159,18 +162,11 @@ class Frame:
         self.number(NEEDED, 0)
         self._take()
 
-    def read(
-        self,
-        own: int,
-        pixels: Plane,
-        skipped: Mask,
-        guide: Plane,
-        limits: tuple[int, int, int],
-    ) -> None:
+    def read(self, own: int, image: Image, limits: Limits) -> None:
         """Fill a plane, unless it needs nothing."""
         if self.number(NEEDED):
             plan = self._plan(own)
-            self._plane(own, plan, pixels, skipped, guide, (*limits, len(pixels), 0))
+            self._plane(own, plan, image, limits, (len(image[0]), 0))
 
     def finished(self) -> bytes:
         """The code of all planes."""
@@ -226,22 +222,17 @@ class Frame:
         return plan or Plan(copies - 1 if copies else None, references, np.array(weights))
 
     def _plane(
-        self,
-        own: int,
-        plan: Plan,
-        pixels: Plane,
-        skipped: Mask,
-        guide: Plane,
-        numbers: tuple[int, ...],
+        self, own: int, plan: Plan, image: Image, limits: Limits, work: tuple[int, int]
     ) -> None:
         planes = self.planes
         copies = -1 if plan.copies is None else [own, *planes.candidates(own)][plan.copies]
-        step, lowest, highest, rows, near = numbers
         first = len(plan.references) * kernel.ACTIVITIES * kernel.MODELS
-        self.coder = kernel.plane(
-            self.coder, self.code, self.reading, planes.models, pixels, skipped, guide,
-            planes.residuals, planes.sizes, planes.copied,
-            np.array([step, lowest, highest, own, copies, first, rows, near], np.int64),
+        terms = (
+            np.array([*limits, own, copies, first, *work], np.int64),
             np.stack([planes.offsets(own, plan.references), plan.weights]),
             planes.looks(own, plan.references),
-        )  # fmt: skip
+        )
+        known = planes.residuals, planes.sizes, planes.copied
+        self.coder = kernel.plane(
+            self.coder, self.code, self.reading, planes.models, image, known, terms
+        )
