@@ -9,13 +9,14 @@ from importlib.metadata import version
 
 from xtec.accessor import Tec
 from xtec.cube.report import Info
-from xtec.errors import BandError, InputError, ModelError, StreamError, XtecError
+from xtec.errors import BandError, BoundError, InputError, ModelError, StreamError, XtecError
 from xtec.settings import Settings
 from xtec.zarr_v2 import TecCodec
 from xtec.zarr_v3 import TecSerializer
 
 __all__ = [
     "BandError",
+    "BoundError",
     "Info",
     "InputError",
     "ModelError",

@@ -114,13 +114,18 @@ class Settings:
         return (self.max_error,) * len(self.bands)
 
     @property
+    def lossless(self) -> bool:
+        """Whether every pixel comes back as it was."""
+        return self.bounds is not None and not any(self.bounds)
+
+    @property
     def promise(self) -> str:
         """What every decoder gives back, in words."""
         bounds = self.bounds
         if bounds is None:
             return "no data is exact"
-        if not any(bounds):
-            return "lossless: every pixel is exact"
+        if self.lossless:
+            return "every pixel is exact"
         each = ", ".join(f"{band} {dn}" for band, dn in zip(self.bands, bounds, strict=True))
         within = f"{bounds[0]} DN" if len(set(bounds)) == 1 else f"its band's bound in DN ({each})"
         return f"every valid pixel is within {within} of the original; no data is exact"
@@ -157,16 +162,15 @@ class Settings:
             raise InputError(f"not the settings of a codec: {error}.") from error
 
 
-def compression_for(max_error: int | Sequence[int]) -> float:
-    """The compression that needs the fewest bits with a bound, where the user names none.
+def compression_for(bounds: Sequence[int]) -> float:
+    """The compression that needs the fewest bits with bounds, where the user names none.
 
-    Measured on the validation cubes for bounds from 0 to 400 DN: up to 100 the best steps are some
-    1,000 DN whatever the bound, and 500 or 2,000 cost about 2 % more.
+    Measured on the validation cubes for bounds from 0 to 400 DN (benchmarks/RESULTS.md): up to 100
+    the best step is some 1,000 DN whatever the bound, beyond a few times the bound.
     """
-    bounds = (max_error,) if isinstance(max_error, int) else max_error
     step = STEPS_PER_BOUND * (2 * min(bounds) + 1)
-    low, _ = COMPRESSION
-    return max(low, min(BOUNDED, float(f"{(STEP_OF_ONE_DN / step) ** 2:.2g}")))
+    lowest, _ = COMPRESSION
+    return max(lowest, min(BOUNDED, float(f"{(STEP_OF_ONE_DN / step) ** 2:.2g}")))
 
 
 def _bound(value: Any) -> int | tuple[int, ...]:
