@@ -117,11 +117,11 @@ class Tec:
         chosen and what it reached, and so do the store's attributes. A target that the model does
         not reach is an InputError.
 
-        `max_error` holds on every machine that decodes, and is checked while encoding: what does not
-        keep it is an error, not a store. It is about the digital numbers that are stored: reflectance
-        in floating point is rounded to these before, half a number more (1.5 next to the number that
-        stands for NaN). `info` says which part of the bits it takes. It goes with `compression`, which
-        then only shifts bits, but not with a target.
+        `max_error` holds on every machine that decodes, and is checked while encoding: what does
+        not keep it is an error, not a store. It is about the digital numbers that are stored:
+        reflectance in floating point is rounded to these first, half a number more (1.5 next to the
+        number that stands for NaN). `info` says which part of the bits it takes. With `compression`
+        it only shifts bits from one part to the other; with a target it does not go together.
 
         uint16 and int16 are digital numbers and stored as they are. Floating point is reflectance,
         packed to uint16 with a scale of 1e-4 and NaN as 0, unless its encoding says how else to

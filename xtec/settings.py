@@ -147,8 +147,12 @@ class Settings:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able form, as it stands in a store's metadata."""
-        bounds = list(self.max_error) if isinstance(self.max_error, tuple) else self.max_error
-        return dataclasses.asdict(self) | {"bands": list(self.bands), "max_error": bounds}
+        fields = dataclasses.asdict(self) | {"bands": list(self.bands)}
+        if isinstance(self.max_error, tuple):
+            fields["max_error"] = list(self.max_error)
+        if self.max_error is None:
+            del fields["max_error"]
+        return fields
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> "Settings":

@@ -46,6 +46,5 @@ def bounds_of(
                 "each of them, or one number for all."
             )
         return tuple(found[band] for band in bands)
-    if isinstance(max_error, Iterable) and not isinstance(max_error, str):
-        return tuple(max_error)
-    return max_error  # `Settings` refuses what is no number
+    # `Settings` refuses what is no number.
+    return tuple(max_error) if isinstance(max_error, Iterable) else max_error

@@ -1,7 +1,7 @@
 """The Dataset that Zarr codes when it is written: lazy, and never the caller's own object.
 
-Below: bounds, layout, packing, storable, chunks, target, calibrate, stored, the sockets, codec. Above:
-writing, accessor.
+Below: bounds, layout, packing, storable, chunks, target, calibrate, stored, the sockets, codec.
+Above: writing, accessor.
 """
 
 import warnings

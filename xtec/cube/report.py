@@ -91,18 +91,15 @@ class Info:
         ]
 
     def _bound(self) -> str:
-        bound = (
-            f"{self.max_error} DN"
-            if isinstance(self.max_error, int)
-            else "by band: "
-            + ", ".join(
-                f"{band} {dn} DN" for band, dn in zip(self.bands, self.max_error or (), strict=True)
-            )
-        )
-        bound += " (lossless)" if self.max_error == 0 else ""
+        """`max_error` and what it takes, in one line."""
+        if isinstance(self.max_error, tuple):
+            each = zip(self.bands, self.max_error, strict=True)
+            bound = ", ".join(f"{band} {dn}" for band, dn in each) + " DN"
+        else:
+            bound = f"{self.max_error} DN" + (", lossless" if self.max_error == 0 else "")
         if self.residual_share is None:
             return bound
-        return f"{bound}, which takes {100 * self.residual_share:.0f} % of the bits"
+        return f"{bound}; takes {100 * self.residual_share:.0f} % of the bits"
 
     def __repr__(self) -> str:
         """Return the table as text."""

@@ -1,6 +1,6 @@
 """Which part of what is stored the residuals take, found in a sample of it.
 
-Below: sampling, coding.stream, errors. Above: report.
+Below: sampling, zarr_v3, coding.stream. Above: report.
 """
 
 import struct
@@ -8,12 +8,9 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from zarr.abc.store import RangeByteRequest
-from zarr.buffer import default_buffer_prototype
-from zarr.core.sync import sync
-
 from xtec.coding import stream
 from xtec.cube.sampling import spread
+from xtec.zarr_v3 import read_stored
 
 if TYPE_CHECKING:
     import zarr
@@ -40,12 +37,10 @@ def _objects(array: "zarr.Array[Any]") -> Iterator[bytes]:
     """What is stored, spread over the array."""
     unit = array.shards or array.chunks
     grid = tuple(-(-n // c) for n, c in zip(array.shape, unit, strict=True))
-    part = RangeByteRequest(0, LARGEST) if array.shards else None
     for place in islice(spread(grid), 8 * OBJECTS):
-        path = array.store_path / array.metadata.encode_chunk_key(place)
-        found = sync(path.get(default_buffer_prototype(), part))
+        found = read_stored(array, place, LARGEST if array.shards else None)
         if found is not None:
-            yield found.to_bytes()
+            yield found
 
 
 def _streams(data: bytes) -> Iterator[bytes]:
