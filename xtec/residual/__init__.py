@@ -29,8 +29,8 @@ __all__ = ["Kind", "decode", "encode"]
 Numbers = NDArray[np.int32]
 Limits = tuple[int, int]
 
-FAR = 1 << 17
-"""No correction is as large."""
+FAR = (1 << 16) - 1
+"""Larger than any correction; twice that, with a sign, is still a number that can be coded."""
 
 
 def encode(

@@ -33,7 +33,7 @@ STATE_BYTES = 6
 TOP = 8 * (STATE_BYTES - 1)
 """Where the highest byte of a state begins."""
 BELOW_TOP = (1 << TOP) - 1
-HIGHEST = (1 << 8 * STATE_BYTES) - 1
+ALL_BITS = (1 << 8 * STATE_BYTES) - 1
 HALF = 1 << 15
 
 CHANCE_BITS = 22
@@ -80,7 +80,7 @@ def begin(code: Code) -> Coder:
     state = np.int64(0)
     for i in range(STATE_BYTES):
         state = state << 8 | (np.int64(code[i]) if i < len(code) else np.int64(0))
-    return np.int64(0), np.int64(HIGHEST), state, np.int64(0)
+    return np.int64(0), np.int64(ALL_BITS), state, np.int64(0)
 
 
 @compiled
