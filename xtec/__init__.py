@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from xtec.accessor import Tec
 from xtec.cube.report import Info
-from xtec.errors import BandError, InputError, ModelError, StreamError, XtecError
+from xtec.errors import BandError, BoundError, InputError, ModelError, StreamError, XtecError
 from xtec.settings import Settings
 from xtec.zarr_v2 import TecCodec
 from xtec.zarr_v3 import TecSerializer
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BandError",
+    "BoundError",
     "Info",
     "InputError",
     "ModelError",

@@ -7,6 +7,7 @@ import dataclasses
 import operator
 import re
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +21,13 @@ COMPRESSION = (0.01, 100_000.0)
 """Lambdas that make sense to ask for."""
 
 OFFSET_LIMIT_DN = 0xFFFF
+MOST_ERROR_DN = 0xFFFF
+
+BOUNDED = 12.0
+"""The compression that costs fewest bits with a bound of up to 130 DN: a step of 1,039 DN."""
+STEP_OF_ONE_DN = 3600
+STEPS_PER_BOUND = 4
+"""Beyond, the step is so many times the residual's."""
 
 
 @dataclass(frozen=True)
@@ -44,12 +52,30 @@ class Settings:
     """Value of pixels without data; None: every value is data."""
     offset: int = 0
     """Radiometric offset that the stored numbers carry, in DN."""
+    max_error: int | tuple[int, ...] | None = None
+    """Largest error of any valid pixel, in DN; for all bands, or for each. 0 is lossless; None
+    promises nothing."""
     format_version: int = field(default=FORMAT_VERSION, kw_only=True)
     model_digest: str = field(default="", kw_only=True)
     """SHA-256 of the weights; found when empty. Filled in from a store's metadata."""
 
     def __post_init__(self) -> None:
         """Check everything; write the model's versioned name and digest down."""
+        self._check_numbers()
+        if self.model_digest:
+            if not re.fullmatch("[0-9a-f]{64}", self.model_digest):
+                raise InputError(
+                    f"model_digest {self.model_digest!r} is no SHA-256 in hexadecimal."
+                )
+        else:  # else from a store: the model may be missing here, and is not needed to open it
+            self._find_model()
+        if isinstance(self.max_error, tuple) and len(self.max_error) != len(self.bands):
+            raise InputError(
+                f"max_error has {len(self.max_error)} numbers, the chunk {len(self.bands)} bands: "
+                f"{list(self.bands)}. Give one number, or one for each."
+            )
+
+    def _check_numbers(self) -> None:
         if self.nodata is not None:
             object.__setattr__(self, "nodata", _integer("nodata", self.nodata))
         object.__setattr__(self, "offset", _integer("offset", self.offset))
@@ -58,6 +84,8 @@ class Settings:
                 f"offset is {self.offset}; give digital numbers from {-OFFSET_LIMIT_DN} to "
                 f"{OFFSET_LIMIT_DN}."
             )
+        if self.max_error is not None:
+            object.__setattr__(self, "max_error", _bound(self.max_error))
         low, high = COMPRESSION
         if not low <= self.compression <= high:
             raise InputError(f"compression is {self.compression}; give a number {low} to {high}.")
@@ -66,12 +94,8 @@ class Settings:
                 f"written in format version {self.format_version}, this xtec knows versions up to "
                 f"{FORMAT_VERSION}; install a newer xarray-tec."
             )
-        if self.model_digest:
-            if not re.fullmatch("[0-9a-f]{64}", self.model_digest):
-                raise InputError(
-                    f"model_digest {self.model_digest!r} is no SHA-256 in hexadecimal."
-                )
-            return  # from a store: the model may be missing here, and is not needed to open it
+
+    def _find_model(self) -> None:
         card = registry.resolve(self.model, self.compression)
         bands = self.bands or card.config.bands
         strange = [b for b in bands if b not in card.config.bands]
@@ -96,9 +120,33 @@ class Settings:
                 f"model {card.name} was trained for compression {found:g}, so it is not "
                 f"{self.compression:g} that is used.",
                 UserWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
         return found
+
+    @property
+    def bounds(self) -> tuple[int, ...] | None:
+        """`max_error` for each band."""
+        if self.max_error is None or isinstance(self.max_error, tuple):
+            return self.max_error
+        return (self.max_error,) * len(self.bands)
+
+    @property
+    def lossless(self) -> bool:
+        """Whether every pixel comes back as it was."""
+        return self.bounds is not None and not any(self.bounds)
+
+    @property
+    def promise(self) -> str:
+        """What every decoder gives back, in words."""
+        bounds = self.bounds
+        if bounds is None:
+            return "no data is exact"
+        if self.lossless:
+            return "every pixel is exact"
+        each = ", ".join(f"{band} {dn}" for band, dn in zip(self.bands, bounds, strict=True))
+        within = f"{bounds[0]} DN" if len(set(bounds)) == 1 else f"its band's bound in DN ({each})"
+        return f"every valid pixel is within {within} of the original; no data is exact"
 
     @property
     def positions(self) -> tuple[int, ...]:
@@ -117,15 +165,43 @@ class Settings:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able form, as it stands in a store's metadata."""
-        return dataclasses.asdict(self) | {"bands": list(self.bands)}
+        fields = dataclasses.asdict(self) | {"bands": list(self.bands)}
+        if isinstance(self.max_error, tuple):
+            fields["max_error"] = list(self.max_error)
+        if self.max_error is None:
+            del fields["max_error"]
+        return fields
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> "Settings":
         """Rebuild settings; unknown fields are an InputError."""
         try:
+            bounds = fields.get("max_error")
+            if isinstance(bounds, list):
+                fields = fields | {"max_error": tuple(bounds)}
             return cls(**fields | {"bands": tuple(fields.get("bands", ()))})
         except TypeError as error:
             raise InputError(f"not the settings of a codec: {error}.") from error
+
+
+def compression_for(bounds: Sequence[int]) -> float:
+    """The compression that needs the fewest bits with bounds, where the user names none.
+
+    Measured on the validation cubes for bounds from 0 to 400 DN (benchmarks/RESULTS.md): up to 100
+    the best step is some 1,000 DN whatever the bound, beyond a few times the bound.
+    """
+    step = STEPS_PER_BOUND * (2 * min(bounds) + 1)
+    lowest, _ = COMPRESSION
+    return max(lowest, min(BOUNDED, float(f"{(STEP_OF_ONE_DN / step) ** 2:.2g}")))
+
+
+def _bound(value: Any) -> int | tuple[int, ...]:
+    """A bound or several, in plain integers."""
+    several = isinstance(value, Sequence) and not isinstance(value, str)
+    bounds = tuple(_integer("max_error", each) for each in (value if several else (value,)))
+    if not all(0 <= each <= MOST_ERROR_DN for each in bounds) or not bounds:
+        raise InputError(f"max_error is {value!r}; give digital numbers from 0 to {MOST_ERROR_DN}.")
+    return bounds if several else bounds[0]
 
 
 def _integer(name: str, value: Any) -> int:

@@ -96,7 +96,7 @@ class TecCodec(Codec):
                 "would be scrambled. Use TecCodec(settings, dtype, order) with the array's order, "
                 "or copy the array."
             )
-        if not self.told:
+        if not (self.told or self.settings.lossless):
             secondhand.warn([chunk])
         return encode_chunk(np.ascontiguousarray(chunk), self.settings)
 
@@ -126,7 +126,8 @@ class TecCodec(Codec):
                 f"a stream holds a chunk of type {chunk.dtype}, where the array's chunks are "
                 f"{self.dtype}: it does not belong here."
             )
-        secondhand.remember([chunk])
+        if not self.settings.lossless:
+            secondhand.remember([chunk])
         # Zarr flattens this as it lies in memory: in another order pixels would be scrambled.
         return ndarray_copy(chunk.astype(self.dtype, order=self.order, copy=False), out)
 
