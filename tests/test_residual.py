@@ -2,9 +2,13 @@
 
 import dataclasses
 import hashlib
+import os
 import struct
+import subprocess
+import sys
 import tracemalloc
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -139,6 +143,15 @@ def test_bands_and_frames_that_are_alike_help_each_other():
         assert both < 1.1 * alone
 
 
+def test_flat_planes_refer_to_no_others():
+    pixels = np.full((1, 3, 16, 16), 500, np.int32)
+    pixels[:, 1] += 40
+    base = np.zeros_like(pixels)
+    data, found = coded(pixels, base, base > 0, [0] * 3, LIMITS["uint16"], Kind.GUIDED)
+    assert np.array_equal(found, pixels)
+    assert len(data) < 250
+
+
 def test_incompressible_pixels_cost_hardly_more_than_themselves():
     pixels = np.random.default_rng(0).integers(0, 65535, (1, 2, 64, 64)).astype(np.int32)
     skipped = np.zeros(pixels.shape, bool)
@@ -152,6 +165,24 @@ def test_what_was_written_once_decodes_for_ever():  # golden: a change needs a n
     assert hashlib.sha256(data).hexdigest() == GOLDEN_DIGEST
     found = residual.decode(data, hand_base(), hand_skipped(), LIMITS["uint16"])
     assert hashlib.sha256(found.astype("<i4").tobytes()).hexdigest() == GOLDEN_PIXELS
+
+
+def test_the_code_means_the_same_without_a_compiler():
+    """As plain Python reads it: integers that never outgrow 64 bits."""
+    code = (
+        "import hashlib; from tests.test_residual import *;"
+        "found = residual.decode(written_by_hand(), hand_base(), hand_skipped(), (0, 65534));"
+        "print(hashlib.sha256(found.astype('<i4').tobytes()).hexdigest())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        cwd=Path(__file__).parents[1],
+        env=os.environ | {"NUMBA_DISABLE_JIT": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.split() == [GOLDEN_PIXELS], done.stderr
 
 
 def hand_pixels():
