@@ -3,7 +3,12 @@
 It works alone and as the inner codec of shards. Zarr calls it on its event loop, so the work
 happens in a thread. A chunk that does not exist (None) stays None.
 
-Below: codec. Above: cube.
+A codec is not told in which store its array is. Where Zarr reads an array that has no shards, it
+offers codecs that can decode a part of a chunk to fetch the bytes themselves, and hands them the
+store for that. This one takes the offer, fetches the whole chunk, and so finds a model that the
+store carries; on any machine, whoever opened the array.
+
+Below: codec, home, shelf. Above: cube.
 """
 
 import asyncio
@@ -12,20 +17,26 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 import numpy as np
-from zarr.abc.codec import ArrayBytesCodec
+from zarr.abc.codec import ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin
+from zarr.abc.store import ByteGetter
 from zarr.core.array_spec import ArraySpec
 from zarr.core.buffer import Buffer, NDBuffer
 from zarr.core.common import JSON, parse_named_configuration
+from zarr.core.indexing import SelectorTuple
+from zarr.storage import StorePath
 
 from xtec.codec import Settings, decode_chunks, encode_chunks
-from xtec.errors import CorruptStreamError, InputError
+from xtec.errors import InputError
+from xtec.home import Home
+from xtec.pixels import Pixels
+from xtec.shelf import Shelf
 
 NAME = "xarray-tec.tt"
 DTYPES = ("uint16", "int16")
 
 
 @dataclass(frozen=True)
-class TecSerializer(ArrayBytesCodec):
+class TecSerializer(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
     """Code chunks (time, band, y, x) of uint16 or int16 with a Temporal Transformer.
 
     Use it as the ``serializer`` of an array, with ``compressors=None``: there is nothing left to
@@ -38,6 +49,8 @@ class TecSerializer(ArrayBytesCodec):
     """
 
     settings: Settings = field(default_factory=Settings)
+    shelf: Shelf | None = field(default=None, kw_only=True, compare=False, repr=False)
+    """Where the store keeps its models, if somebody said so; not stored."""
 
     is_fixed_size = False
 
@@ -52,6 +65,10 @@ class TecSerializer(ArrayBytesCodec):
     def to_dict(self) -> dict[str, JSON]:
         """Name and settings, as JSON."""
         return {"name": NAME, "configuration": self.settings.to_dict()}
+
+    def remember(self, shelf: Shelf) -> None:
+        """Take note, for good, of where the store keeps its models."""
+        object.__setattr__(self, "shelf", shelf)
 
     def compute_encoded_size(self, input_byte_length: int, chunk_spec: ArraySpec) -> int:
         """Not known beforehand."""
@@ -81,7 +98,7 @@ class TecSerializer(ArrayBytesCodec):
         chunks = [chunk.as_numpy_array() for chunk, _ in batch if chunk is not None]
         for chunk in chunks:
             self._check(chunk.shape, chunk.dtype)
-        streams = iter(await asyncio.to_thread(encode_chunks, chunks, self.settings))
+        streams = iter(await asyncio.to_thread(self._encode, chunks))
         return [
             None if chunk is None else spec.prototype.buffer.from_bytes(next(streams))
             for chunk, spec in batch
@@ -94,18 +111,50 @@ class TecSerializer(ArrayBytesCodec):
 
         Raises
         ------
-        CorruptStreamError
-            A stream holds a chunk of another shape or type than the array's.
+        StreamError
+            A chunk is damaged, or of another array: of another shape, type, model or band.
         """
-        batch = list(chunks_and_specs)
-        streams = [chunk.to_bytes() for chunk, _ in batch if chunk is not None]
-        chunks = iter(await asyncio.to_thread(decode_chunks, streams, model=self.settings.model))
+        return await self._decoded(list(chunks_and_specs), self.shelf)
+
+    async def decode_partial(
+        self, batch_info: Iterable[tuple[ByteGetter, SelectorTuple, ArraySpec]]
+    ) -> list[NDBuffer | None]:
+        """Fetch and decode a batch of chunks, and give the parts that are asked for."""
+        batch = list(batch_info)
+        data = await asyncio.gather(*(getter.get(spec.prototype) for getter, _, spec in batch))
+        specs = [spec for *_, spec in batch]
+        places = [getter for getter, *_ in batch if isinstance(getter, StorePath)]
+        shelf = Shelf(places[0].store, places[0].path) if places else None
+        chunks = await self._decoded(list(zip(data, specs, strict=True)), self.shelf or shelf)
         return [
-            None if chunk is None else spec.prototype.nd_buffer.from_numpy_array(
-                _expected(next(chunks), spec)
-            )
+            None if chunk is None else chunk[selection]
+            for chunk, (_, selection, _) in zip(chunks, batch, strict=True)
+        ]
+
+    async def _decoded(
+        self, batch: list[tuple[Buffer | None, ArraySpec]], shelf: Shelf | None
+    ) -> list[NDBuffer | None]:
+        there = [(chunk.to_bytes(), spec) for chunk, spec in batch if chunk is not None]
+        streams = [data for data, _ in there]
+        homes = [self._home(spec, shelf) for _, spec in there]
+        chunks = iter(await asyncio.to_thread(self._decode, streams, homes))
+        return [
+            None if chunk is None else spec.prototype.nd_buffer.from_numpy_array(next(chunks))
             for chunk, spec in batch
-        ]  # fmt: skip
+        ]
+
+    def _home(self, spec: ArraySpec, shelf: Shelf | None) -> Home:
+        dtype = spec.dtype.to_native_dtype()
+        time, band, y, x = spec.shape
+        return Home(self.settings, dtype.newbyteorder("=").name, (time, band, y, x), shelf)
+
+    def _encode(self, chunks: list[Pixels]) -> list[bytes]:
+        if self.shelf:
+            self.shelf.lend(self.settings)
+        return encode_chunks(chunks, self.settings)
+
+    def _decode(self, streams: list[bytes], homes: list[Home]) -> list[Pixels]:
+        return decode_chunks(streams, homes=homes)
 
     def _check(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         if len(shape) != 4:
@@ -125,13 +174,3 @@ class TecSerializer(ArrayBytesCodec):
                 "bands of its array."
             )
 
-
-def _expected(chunk: np.ndarray[Any, Any], spec: ArraySpec) -> np.ndarray[Any, Any]:
-    """Return a decoded chunk if it is what the array's metadata promises."""
-    dtype = spec.dtype.to_native_dtype()
-    if chunk.shape != spec.shape or chunk.dtype != dtype.newbyteorder("="):
-        raise CorruptStreamError(
-            f"a stream holds a chunk of shape {chunk.shape} and type {chunk.dtype}, where the "
-            f"array's chunks are {spec.shape} of {dtype}: it does not belong here."
-        )
-    return chunk

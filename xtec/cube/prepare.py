@@ -95,7 +95,7 @@ def _assemble(
     coded.encoding = {
         **packing.encoding(),
         **_geography(array),
-        **_codec(packing, settings, zarr_format),
+        **_codec(packing, settings, chunk, zarr_format),
         "chunks": chunk,
     }
     if shard:
@@ -134,10 +134,13 @@ def _blocks(
     return xr.Variable(variable.dims, data)
 
 
-def _codec(packing: Packing, settings: Settings, zarr_format: int) -> dict[str, Any]:
+def _codec(
+    packing: Packing, settings: Settings, chunk: Shape, zarr_format: int
+) -> dict[str, Any]:
     """The codec, where this Zarr format keeps it."""
     if zarr_format == 2:
-        return {"compressors": TecCodec(settings, np.dtype(packing.dtype).newbyteorder("<").str)}
+        dtype = np.dtype(packing.dtype).newbyteorder("<").str
+        return {"compressors": TecCodec(settings, dtype, shape=chunk)}
     # A chunk that is missing or padded holds fill_value: no data.
     return {
         "serializer": TecSerializer(settings),

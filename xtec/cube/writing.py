@@ -1,6 +1,6 @@
 """Write a prepared Dataset to a store and open it again.
 
-Below: prepare, stored, errors. Above: accessor.
+Below: prepare, carrying, stored, errors. Above: accessor.
 """
 
 import contextlib
@@ -15,6 +15,7 @@ from tqdm import TqdmWarning
 from zarr.errors import ContainsArrayError, ContainsGroupError
 from zarr.storage import LocalStore
 
+from xtec.cube import carrying
 from xtec.cube.stored import arrays_behind, settings_of
 from xtec.errors import InputError
 
@@ -45,7 +46,13 @@ def refuse_to_spoil(source: xr.Dataset, store: Any, *, overwrite: bool) -> None:
 
 
 def write(
-    prepared: xr.Dataset, store: Any, *, zarr_format: int, overwrite: bool, progress: bool
+    prepared: xr.Dataset,
+    store: Any,
+    *,
+    zarr_format: int,
+    overwrite: bool,
+    progress: bool,
+    embed_weights: bool | None = None,
 ) -> xr.Dataset:
     """Encode and write everything, then open what was written.
 
@@ -65,6 +72,7 @@ def write(
     store = store if path is None or not isinstance(store, str | Path) else str(path)
     with _quiet():
         task = _lay_out(prepared, store, zarr_format, overwrite=overwrite)
+        carrying.embed(prepared, store, zarr_format, weights=embed_weights)
     try:
         with _progress(shown=progress):
             task.compute()
@@ -122,7 +130,7 @@ def _lay_out(prepared: xr.Dataset, store: Any, zarr_format: int, *, overwrite: b
 
 def _open(prepared: xr.Dataset, store: Any) -> xr.Dataset:
     """Open a store; values of the coded variable in the type that was compressed."""
-    opened: xr.Dataset = xr.open_zarr(store)
+    opened = carrying.open_zarr(store)
     opened.encoding["source"] = store
     for name, variable in prepared.data_vars.items():
         if settings_of(variable) is not None and opened[name].dtype.kind == variable.dtype.kind:
