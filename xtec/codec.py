@@ -196,9 +196,7 @@ def _card(stream: Stream, home: Home | None, model: str | None) -> Card:
     return registry.find(stream.model_digest, home.settings.model, home.shelf)
 
 
-def _decode(
-    streams: list[Stream], homes: list[Home | None], model: str | None
-) -> list[Pixels]:
+def _decode(streams: list[Stream], homes: list[Home | None], model: str | None) -> list[Pixels]:
     """Streams of one model, setting and shape, all with or all without data."""
     if not streams[0].payload:
         return [_empty(s) for s in streams]

@@ -7,7 +7,7 @@ is opened, and a weights file holds no code.
 
 Layout: docs/format.md, "Models inside a store".
 
-Below: settings, models.registry, models.weights, errors. Above: the sockets, cube.
+Below: models.registry, models.weights, errors. Above: the sockets, cube.
 """
 
 import atexit
@@ -16,6 +16,7 @@ import re
 import shutil
 import tempfile
 import threading
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -26,11 +27,11 @@ import numpy as np
 import zarr
 from zarr.codecs import BytesCodec
 from zarr.errors import NodeTypeValidationError
+from zarr.storage import WrapperStore
 
 from xtec.errors import ModelError
 from xtec.models import registry, weights
 from xtec.models.weights import SUFFIXES, Card
-from xtec.settings import Settings
 
 GROUP = "tec_models"
 FILE, SHA256, MODEL, NOTE = "file", "sha256", "model", "note"
@@ -73,16 +74,6 @@ class Shelf:
             known = _copies().glob(f"{name}*/*")
             found = next((p for p in known if p.parent.name.startswith(start)), None)
             return found or self._copy(start)
-
-    def lend(self, settings: Settings) -> None:
-        """Make the model that is about to encode known, if it is nowhere else.
-
-        Raises
-        ------
-        WrongModelError
-            It is nowhere at all.
-        """
-        registry.find(bytes.fromhex(settings.model_digest), settings.model, self)
 
     def stored_bytes(self, digest: str) -> int | None:
         """How large a model is that lies here; None where it does not."""
@@ -176,6 +167,26 @@ class Shelf:
             f"be a {' or '.join(SUFFIXES)} file of at most {MOST_BYTES} bytes as plain uint8 in "
             f"chunks of at most {CHUNK_BYTES}, with the digest that its name is of."
         )
+
+
+class CarryingStore(WrapperStore[Any]):
+    """A store whose models are found wherever an array of it is sent.
+
+    A codec does not know its store, and zarr pickles an array's store with it: so it is the store
+    that says, in each process that it comes to, where models are.
+    """
+
+    def __init__(self, store: Any) -> None:
+        super().__init__(store)
+        registry.offer(Shelf(store))
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        registry.offer(Shelf(self._store))
+
+    def __dask_tokenize__(self) -> object:
+        """Never the same: what is stored may be another by now."""
+        return uuid.uuid4()
 
 
 def wanted(card: Card, embed: bool | None) -> bool:  # noqa: FBT001

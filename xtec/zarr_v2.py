@@ -5,7 +5,7 @@ what it returns is then read as the array's own type, in the array's own order. 
 part of the codec, and so is the shape of the chunks where it is known: a forged stream may claim
 any.
 
-Below: codec, home, shelf. Above: cube.
+Below: codec, home. Above: cube.
 """
 
 from dataclasses import dataclass, field
@@ -18,7 +18,6 @@ from numcodecs.compat import ensure_bytes, ensure_contiguous_ndarray, ndarray_co
 from xtec.codec import Settings, decode_chunk, encode_chunk
 from xtec.errors import InputError
 from xtec.home import Home
-from xtec.shelf import Shelf
 
 DTYPES = ("<u2", "<i2", ">u2", ">i2")
 
@@ -50,8 +49,6 @@ class TecCodec(Codec):
     """Order of the array in memory, as in numpy."""
     shape: tuple[int, int, int, int] | None = None
     """Shape of the array's chunks, which are all alike in this format; None: not checked."""
-    shelf: Shelf | None = field(default=None, kw_only=True, compare=False, repr=False)
-    """Where the store keeps its models, if somebody said so; not stored."""
 
     def __post_init__(self) -> None:
         """Bring the type into its canonical form."""
@@ -105,8 +102,6 @@ class TecCodec(Codec):
                 "be refused when it is read. Where an array gets other chunks it needs another "
                 "codec: compress again, or drop the encoding (ds.drop_encoding())."
             )
-        if self.shelf:
-            self.shelf.lend(self.settings)
         return encode_chunk(np.ascontiguousarray(chunk), self.settings)
 
     def decode(self, buf: Any, out: Any = None) -> Any:
@@ -130,13 +125,9 @@ class TecCodec(Codec):
         """
         data = ensure_bytes(ensure_contiguous_ndarray(buf))
         kind = np.dtype(self.dtype).newbyteorder("=").name
-        chunk = decode_chunk(data, home=Home(self.settings, kind, self.shape, self.shelf))
+        chunk = decode_chunk(data, home=Home(self.settings, kind, self.shape))
         # Zarr flattens this as it lies in memory: in another order pixels would be scrambled.
         return ndarray_copy(chunk.astype(self.dtype, order=self.order, copy=False), out)
-
-    def remember(self, shelf: Shelf) -> None:
-        """Take note, for good, of where the store keeps its models."""
-        object.__setattr__(self, "shelf", shelf)
 
     def get_config(self) -> dict[str, Any]:
         """Id, settings, type, order and shape, as JSON."""

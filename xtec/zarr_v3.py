@@ -28,7 +28,6 @@ from zarr.storage import StorePath
 from xtec.codec import Settings, decode_chunks, encode_chunks
 from xtec.errors import InputError
 from xtec.home import Home
-from xtec.pixels import Pixels
 from xtec.shelf import Shelf
 
 NAME = "xarray-tec.tt"
@@ -49,8 +48,6 @@ class TecSerializer(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
     """
 
     settings: Settings = field(default_factory=Settings)
-    shelf: Shelf | None = field(default=None, kw_only=True, compare=False, repr=False)
-    """Where the store keeps its models, if somebody said so; not stored."""
 
     is_fixed_size = False
 
@@ -65,10 +62,6 @@ class TecSerializer(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
     def to_dict(self) -> dict[str, JSON]:
         """Name and settings, as JSON."""
         return {"name": NAME, "configuration": self.settings.to_dict()}
-
-    def remember(self, shelf: Shelf) -> None:
-        """Take note, for good, of where the store keeps its models."""
-        object.__setattr__(self, "shelf", shelf)
 
     def compute_encoded_size(self, input_byte_length: int, chunk_spec: ArraySpec) -> int:
         """Not known beforehand."""
@@ -98,7 +91,7 @@ class TecSerializer(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
         chunks = [chunk.as_numpy_array() for chunk, _ in batch if chunk is not None]
         for chunk in chunks:
             self._check(chunk.shape, chunk.dtype)
-        streams = iter(await asyncio.to_thread(self._encode, chunks))
+        streams = iter(await asyncio.to_thread(encode_chunks, chunks, self.settings))
         return [
             None if chunk is None else spec.prototype.buffer.from_bytes(next(streams))
             for chunk, spec in batch
@@ -114,7 +107,7 @@ class TecSerializer(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
         StreamError
             A chunk is damaged, or of another array: of another shape, type, model or band.
         """
-        return await self._decoded(list(chunks_and_specs), self.shelf)
+        return await self._decoded(list(chunks_and_specs), None)
 
     async def decode_partial(
         self, batch_info: Iterable[tuple[ByteGetter, SelectorTuple, ArraySpec]]
@@ -125,7 +118,7 @@ class TecSerializer(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
         specs = [spec for *_, spec in batch]
         places = [getter for getter, *_ in batch if isinstance(getter, StorePath)]
         shelf = Shelf(places[0].store, places[0].path) if places else None
-        chunks = await self._decoded(list(zip(data, specs, strict=True)), self.shelf or shelf)
+        chunks = await self._decoded(list(zip(data, specs, strict=True)), shelf)
         return [
             None if chunk is None else chunk[selection]
             for chunk, (_, selection, _) in zip(chunks, batch, strict=True)
@@ -137,7 +130,7 @@ class TecSerializer(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
         there = [(chunk.to_bytes(), spec) for chunk, spec in batch if chunk is not None]
         streams = [data for data, _ in there]
         homes = [self._home(spec, shelf) for _, spec in there]
-        chunks = iter(await asyncio.to_thread(self._decode, streams, homes))
+        chunks = iter(await asyncio.to_thread(decode_chunks, streams, homes=homes))
         return [
             None if chunk is None else spec.prototype.nd_buffer.from_numpy_array(next(chunks))
             for chunk, spec in batch
@@ -147,14 +140,6 @@ class TecSerializer(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
         dtype = spec.dtype.to_native_dtype()
         time, band, y, x = spec.shape
         return Home(self.settings, dtype.newbyteorder("=").name, (time, band, y, x), shelf)
-
-    def _encode(self, chunks: list[Pixels]) -> list[bytes]:
-        if self.shelf:
-            self.shelf.lend(self.settings)
-        return encode_chunks(chunks, self.settings)
-
-    def _decode(self, streams: list[bytes], homes: list[Home]) -> list[Pixels]:
-        return decode_chunks(streams, homes=homes)
 
     def _check(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         if len(shape) != 4:
@@ -173,4 +158,3 @@ class TecSerializer(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
                 f"name {len(self.settings.bands)}: {list(self.settings.bands)}. A chunk holds all "
                 "bands of its array."
             )
-

@@ -3,6 +3,7 @@
 Below: shelf, stored, the sockets, errors. Above: writing, report, the package itself.
 """
 
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,9 +11,12 @@ import xarray as xr
 import zarr
 
 from xtec.codec import Settings
-from xtec.cube.stored import arrays_behind, codec_of_array, settings_of
+from xtec.cube.stored import codec_of_array, settings_of
 from xtec.errors import InputError
-from xtec.shelf import GROUP, Shelf, wanted
+from xtec.shelf import GROUP, CarryingStore, Shelf, wanted
+
+NOISE = "Consolidated metadata is currently not part|The data type .* does not have a Zarr V3"
+"""What Zarr says about every store that xarray writes in format 3."""
 
 
 def open_zarr(store: Any, **options: Any) -> xr.Dataset:
@@ -28,12 +32,14 @@ def open_zarr(store: Any, **options: Any) -> xr.Dataset:
     **options
         Those of ``xr.open_zarr``.
     """
-    opened: xr.Dataset = xr.open_zarr(store, **options)
-    for variable in opened.variables.values():
-        for array in arrays_behind(variable):
-            codec = codec_of_array(array)
-            if codec is not None:
-                codec.remember(Shelf(array.store, array.path))
+    group = zarr.open_group(
+        store,
+        mode="r",
+        path=options.get("group"),
+        storage_options=options.pop("storage_options", None),
+    )
+    opened: xr.Dataset = xr.open_zarr(CarryingStore(group.store), **options)
+    opened.encoding["source"] = store
     return opened
 
 
@@ -67,7 +73,9 @@ def embed_model(store: Any) -> list[str]:
     for settings in found.values():
         put(store, settings, group.metadata.zarr_format)
     if group.metadata.consolidated_metadata is not None:
-        zarr.consolidate_metadata(store)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", NOISE)
+            zarr.consolidate_metadata(store)
     return sorted(settings.model for settings in found.values())
 
 

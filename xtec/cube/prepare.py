@@ -134,9 +134,7 @@ def _blocks(
     return xr.Variable(variable.dims, data)
 
 
-def _codec(
-    packing: Packing, settings: Settings, chunk: Shape, zarr_format: int
-) -> dict[str, Any]:
+def _codec(packing: Packing, settings: Settings, chunk: Shape, zarr_format: int) -> dict[str, Any]:
     """The codec, where this Zarr format keeps it."""
     if zarr_format == 2:
         dtype = np.dtype(packing.dtype).newbyteorder("<").str

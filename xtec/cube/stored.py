@@ -25,7 +25,7 @@ def settings_of(variable: xr.Variable | xr.DataArray) -> Settings | None:
 
 
 def codec_of_array(array: "zarr.Array[Any]") -> TecCodec | TecSerializer | None:
-    """Find the codec of an array, the very one that it decodes with; None where it is not ours."""
+    """Find the codec of an array; None where it is not ours."""
     return _codec_in({"serializer": array.serializer, "compressors": array.compressors})
 
 

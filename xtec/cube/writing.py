@@ -13,16 +13,15 @@ import xarray as xr
 import zarr
 from tqdm import TqdmWarning
 from zarr.errors import ContainsArrayError, ContainsGroupError
-from zarr.storage import LocalStore
+from zarr.storage import LocalStore, WrapperStore
 
 from xtec.cube import carrying
+from xtec.cube.carrying import NOISE
 from xtec.cube.stored import arrays_behind, settings_of
 from xtec.errors import InputError
 
 ZARR_FILES = ("zarr.json", ".zgroup", ".zarray", ".zmetadata", ".zattrs")
 """By one of these a folder is known as a Zarr store."""
-
-NOISE = "Consolidated metadata is currently not part|The data type .* does not have a Zarr V3"
 
 
 def refuse_to_spoil(source: xr.Dataset, store: Any, *, overwrite: bool) -> None:
@@ -86,6 +85,8 @@ def write(
 
 def local_path(store: Any) -> Path | None:
     """Where a store lies on this machine; None where that is not a folder."""
+    if isinstance(store, WrapperStore):
+        return local_path(store._store)  # noqa: SLF001 - what it wraps has no other name
     if isinstance(store, LocalStore):
         return Path(store.root)
     if isinstance(store, Path) or (isinstance(store, str) and "://" not in store):

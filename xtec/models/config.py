@@ -193,6 +193,7 @@ def _check_reason(config: Config) -> None:
         _require_integer("the number of stages", len(config.channels), 1, STAGES)
         for width in config.channels:
             _require_integer("channels", width, 1, CHANNELS)
+        number: Any
         for number in (*config.mean, *config.std):
             if not isinstance(number, int | float) or not math.isfinite(number):
                 raise ModelError(f"a mean or deviation of a band is {number!r}, not a number.")

@@ -25,8 +25,8 @@ EMBEDDED = "xtec-small-2"
 SEARCH_PATH = "XTEC_MODEL_PATH"
 INSTALL = (
     "Install the xarray-tec version it came with, or put its weights file into a folder named in "
-    f"the environment variable {SEARCH_PATH}. Where the store carries it (in its group tec_models), "
-    "xtec.register_store(store) makes it known."
+    f"the environment variable {SEARCH_PATH}. Where the store carries it (in its group "
+    "tec_models), xtec.register_store(store) makes it known."
 )
 
 Shelf = Callable[[str], Path | None]
@@ -37,6 +37,9 @@ _used: dict[str, Card] = {}
 
 _lent: dict[str, Card] = {}
 """Cards of files from stores, by digest."""
+
+_shelves: list[Shelf] = []
+"""Those of stores that were opened in this process, or sent to it."""
 
 
 def resolve(model: str, compression: float | None = None) -> Card:
@@ -104,9 +107,10 @@ def find(prefix: bytes, hint: str | None = None, shelf: Shelf | None = None) -> 
     for path in (path for name, path in _files() if name == hint):
         if weights.digest(path).startswith(start):
             return read_card(path)
-    lent = shelf(start) if shelf else None
-    if lent is not None and weights.digest(lent).startswith(start):
-        return lend(lent)
+    for one_shelf in [shelf, *_shelves] if shelf else _shelves:
+        lent = one_shelf(start)
+        if lent is not None:
+            return lend(lent)
     one = official.BY_NAME.get(hint or "")
     for path in _candidates(start, hint, one):
         if weights.digest(path).startswith(start):
@@ -119,6 +123,12 @@ def find(prefix: bytes, hint: str | None = None, shelf: Shelf | None = None) -> 
         f"this was written with the model of digest {start}...{named}, which is not among "
         f"{sorted(known())}. {advice}"
     )
+
+
+def offer(shelf: Shelf) -> None:
+    """Ask a store for models in this process from now on, where they are not at hand."""
+    if shelf not in _shelves:
+        _shelves.append(shelf)
 
 
 def lend(path: Path) -> Card:
