@@ -14,7 +14,7 @@ import numpy as np
 from xtec.coding import stream as container
 from xtec.coding import tables
 from xtec.coding.stream import Stream
-from xtec.errors import CorruptStreamError, InputError
+from xtec.errors import CorruptStreamError, InputError, TruncatedStreamError
 from xtec.home import Home
 from xtec.models import registry
 from xtec.models.weights import Card
@@ -103,7 +103,14 @@ def decode_chunks(
     chunks: dict[int, Pixels] = {}
     for indices in _alike((s.model_digest, s.level, s.shape, not s.payload) for s in parsed):
         some = [parsed[i] for i in indices]
-        chunks |= zip(indices, _decode(some, [places[i] for i in indices], model), strict=True)
+        try:
+            found = _decode(some, [places[i] for i in indices], model)
+        except TruncatedStreamError as error:
+            raise CorruptStreamError(
+                f"the stream is whole, but not what it codes: it was forged, or is decoded otherwise "
+                f"than it was encoded. {error}"
+            ) from error
+        chunks |= zip(indices, found, strict=True)
     return [chunks[i] for i in range(len(parsed))]
 
 
