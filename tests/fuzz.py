@@ -158,7 +158,7 @@ def set_length(rng, data, _):
 
 def in_payload(rng, data, other):
     """Other bytes, fewer or more of them, in the code of the latents."""
-    parsed = container.parse(data) if small(claims(data)[0]) else None
+    parsed = container.parse(data) if small(claims(data)) else None
     if parsed is None or not parsed.payload:
         return set_field(rng, data, other)
     payload = rng.choice([flip, flip, flip, truncate, extend, garbage])(rng, parsed.payload, other)
@@ -169,7 +169,7 @@ def in_payload(rng, data, other):
 
 def in_fields(rng, data, other):
     """A stream that keeps every rule of the format, yet nobody wrote it so."""
-    if not small(claims(data)[0]):
+    if not small(claims(data)):
         return set_length(rng, data, other)
     one, another = container.parse(data), container.parse(other)
     shape = list(one.shape)
@@ -179,12 +179,12 @@ def in_fields(rng, data, other):
     random_mask = np.random.default_rng(rng.randrange(1 << 30)).random(one.shape) < rng.random()
     changes = [
         {"model_digest": another.model_digest},
-        {"dtype": {"uint16": "int16", "int16": "uint16"}[one.dtype], "nodata": rng.choice([None, 0])},
+        {"dtype": "int16" if one.dtype == "uint16" else "uint16", "nodata": rng.choice([None, 0])},
         {"shape": tuple(shape), "invalid": None, "saturated": None},
         {"bands": tuple(rng.sample(range(6), len(one.bands)))},
         {"level": rng.choice([another.level, max(0, one.level + rng.randint(-2, 2)), 65535])},
         {"nodata": rng.choice([None, 0, low, high, rng.randint(low, high)])},
-        {"offset": rng.choice([0, 1000, -1000, (1 << 31) - 1, -(1 << 31), rng.randint(-9999, 9999)])},
+        {"offset": rng.choice([0, 1000, (1 << 31) - 1, -(1 << 31), rng.randint(-9999, 9999)])},
         {"invalid": rng.choice([None, random_mask, np.ones(one.shape, bool)])},
         {"saturated": rng.choice([None, random_mask, np.ones(one.shape, bool)])},
         {"latents_crc": rng.choice([another.latents_crc, rng.randrange(1 << 32)])},
@@ -265,7 +265,7 @@ class Judge:
         Wrong
             Pixels that the stream does not state, or an error that is no StreamError.
         """
-        shape, dtype = claims(data)
+        shape = claims(data)
         home = seed.home if strict or not small(shape) else None
         try:
             with noted() as decoded:
@@ -332,11 +332,11 @@ def noted():
 
 
 def claims(data):
-    """Shape and type that the header states; nothing is checked."""
+    """The shape that the header states; nothing is checked."""
     if len(data) < container.HEADER.size:
-        return (1, 1, 1, 1), "uint16"
-    _, _, flags, _, _, _, _, t, h, w, b, _, _ = container.HEADER.unpack_from(data)
-    return (t, b, h, w), "int16" if flags & 1 else "uint16"
+        return 1, 1, 1, 1
+    t, h, w, b = struct.unpack_from("<IIIH", data, 24)
+    return t, b, h, w
 
 
 def small(shape):

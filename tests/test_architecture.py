@@ -26,7 +26,7 @@ FLOORS = (
     ("cluster",),
     ("cube",),
     ("zarr_v2", "zarr_v3"),
-    ("codec", "terracodec"),
+    ("codec", "terracodec", "secondhand"),
     ("pixels", "home", "shelf"),
     ("settings",),
     ("engine",),

@@ -471,6 +471,22 @@ def test_seams_are_found_where_they_are(script):
     assert seams.borders.count + seams.inside.count == cube.size
 
 
+def test_pixels_beside_a_mask_are_told_by_their_distance(script):
+    masks = script("masks")
+    mask = np.broadcast_to(np.arange(40) < 20, (1, 2, 30, 40))
+    squared = np.zeros(mask.shape)
+    squared[..., 20:22], squared[..., 22:24], squared[..., 24:28], squared[..., 28:] = 1, 4, 9, 16
+    beside = masks.Beside()
+    beside.add(squared, squared + 9, mask)
+    assert [a.rmse for a, _ in [*beside.rings, beside.inside]] == [1, 2, 3, 4]
+    assert beside.inside[1].rmse == 5
+    assert sum(a.count for a, _ in [*beside.rings, beside.inside]) == (~mask).sum()
+    one, apart = masks.edge((2, 13, 256, 256), 0), masks.edge((2, 13, 256, 256), 3)
+    assert (one == one[:, :1]).all()
+    assert not (apart == apart[:, :1]).all()
+    assert 0.2 < one.mean() < 0.5
+
+
 @pytest.fixture
 def curve(script):
     """Make a curve of rates at PSNR 30, 35, 40, 45."""

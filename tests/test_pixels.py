@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 from tests.models import TINY, chunks, network, write_weights
 from xtec.coding.stream import Stream
 from xtec.errors import CorruptStreamError
-from xtec.fill import fill
+from xtec.fill import BLURRED, COPIED, fill
 from xtec.pixels import prepare, restore, saturated_value
 from xtec.settings import Settings
 
@@ -160,6 +160,27 @@ def test_a_hole_takes_the_nearest_pixel_of_its_frame(hole):
             distance = ((valid - (y, x)) ** 2).sum(1)
             nearest = valid[distance == distance.min()]
             assert found[t, band, y, x] in pixels[t, band][tuple(nearest.T)]
+
+
+def test_a_large_hole_blurs_far_from_its_edge():
+    pixels = np.random.default_rng(3).random((2, 3, 50, 70), np.float32)
+    hole = np.broadcast_to(np.arange(70) >= 30, pixels.shape)
+    found = fill(pixels, hole)
+    near = pixels[..., [29]].repeat(COPIED, 3)
+    np.testing.assert_array_equal(found[..., 30 : 30 + COPIED], near)
+    assert found[..., 29 + BLURRED :].std(axis=2).max() < 0.5 * near.std(axis=2).min()
+    assert found.min() >= pixels.min() - 1e-6
+    assert found.max() <= pixels.max() + 1e-6
+
+
+def test_each_band_has_its_own_hole():
+    pixels = np.random.default_rng(4).random((1, 3, 40, 40), np.float32)
+    hole = np.zeros(pixels.shape, bool)
+    hole[0, 0, :30] = hole[0, 1, :, 20:] = True
+    found = fill(pixels, hole)
+    for band in range(3):
+        alone = fill(pixels[:, [band]], hole[:, [band]])
+        np.testing.assert_array_equal(found[:, [band]], alone)
 
 
 def test_a_frame_without_data_takes_the_frame_before_else_the_one_after():

@@ -155,7 +155,7 @@ def test_a_mask_alike_in_every_band_costs_as_much_as_one_band():
     one_band, all_bands = triangle((2, 1, 64, 64)), triangle((2, 13, 64, 64))
     assert mask_coder.encode(all_bands) == mask_coder.encode(one_band)
     different = all_bands.copy()
-    different[0, 3, 5, 5] ^= True
+    different[0, 3] ^= np.random.default_rng(1).random((64, 64)) < 0.5
     assert [mask_coder.encode(mask)[0] for mask in (None, ~triangle() & triangle())] == [0, 0]
     assert mask_coder.encode(triangle() | True) == (1, b"")
     assert mask_coder.encode(different)[0] == 3
@@ -163,7 +163,7 @@ def test_a_mask_alike_in_every_band_costs_as_much_as_one_band():
 
 def test_the_edge_of_a_swath_is_cheap():
     _, data = mask_coder.encode(triangle((8, 13, 256, 256)))
-    assert len(data) < 400
+    assert len(data) < 150
 
 
 # Damage
@@ -254,7 +254,7 @@ FORGED = [
     (49, "<I", 13, r"\(13, 12\) must be 2, never fall"),
     (53, "<I", 11, "101 bytes has only 1 to lie in"),
     (53, "<I", 1 << 31, "2147483648 bytes has only"),
-    (57, "<B", 4, "mask is of kind 4; 0 to 3"),
+    (57, "<B", 6, "mask is of kind 6; 0 to 5"),
     (58, "<I", 1, "kind 0 has 1 bytes instead of 0"),
     (62, "<B", 2, "does not inflate to its 8 bytes"),
     (79, "<I", 1, "1 bytes has only 0"),
@@ -328,13 +328,15 @@ def forged_with_mask(shape, kind, mask_data):
         ((1, 1, 1 << 15, 1 << 16), 2, zlib.compress(bytes(1000))),
         ((2, 255, 2048, 2048), 3, b""),
         ((1, 200, 3200, 3200), 3, zlib.compress(b"")),
+        ((1, 1, 1 << 11, 1 << 16), 4, b"\1" + zlib.compress(bytes(1000))),
+        ((1, 4, 1 << 13, 1 << 12), 5, b"\x08" + zlib.compress(bytes(1000))),
     ],
 )
 def test_memory_follows_the_bytes_that_are_there(shape, kind, mask_data):
     forged = forged_with_mask(shape, kind, mask_data)
 
     def refuse():
-        with pytest.raises(CorruptStreamError, match="inflate"):
+        with pytest.raises(CorruptStreamError, match=r"inflate|too large"):
             parse(forged)
 
     assert peak_bytes(refuse) < 1_000_000

@@ -2,19 +2,20 @@
 
 Each method is one call down.
 
-Below: cube, errors. Above: the package itself, cli.
+Below: io, cube, errors. Above: the package itself, cli.
 """
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
 import xarray as xr
 
-from xtec.cube import layout, prepare, quality, report, stacking, writing
+from xtec.cube import adding, layout, prepare, quality, report, stacking, state, writing
 from xtec.cube.chunks import Sizes
 from xtec.cube.report import Info
 from xtec.errors import InputError
+from xtec.io.native import native
 
 
 @xr.register_dataset_accessor("tec")  # type: ignore[no-untyped-call]
@@ -28,7 +29,9 @@ class Tec:
     @property
     def _dataset(self) -> xr.Dataset:
         # Made at every call: xarray keeps the accessor while its object may change.
-        return _as_dataset(self._cube)
+        dataset = _as_dataset(self._cube)
+        state.warn(dataset.attrs)
+        return dataset
 
     def compress(  # noqa: PLR0913 - what a user may choose
         self,
@@ -80,7 +83,7 @@ class Tec:
         zarr_format : {3, 2}
             Version of the Zarr format.
         overwrite : bool
-            Whether an existing store may be replaced.
+            Whether an existing store may be replaced, once the new one is whole.
         embed_weights : bool, optional
             Whether the model goes into the store, once, so that the store needs nothing but xtec;
             by default where its weights have up to 16 MB (the embedded model's: 4.9 MB). `info`
@@ -123,18 +126,25 @@ class Tec:
         returned here has the type that went in.
 
         What was opened from a compressed store still carries the codec: saving it again encodes it
-        again, and loses a little again. Copy the store's files instead, or save it uncompressed
-        with ``.drop_encoding()``.
+        again, and loses a little again, with a SecondLossWarning. Copy the store's files instead,
+        or save it uncompressed with ``.drop_encoding()``.
+
+        In a folder of this machine the store is written beside its place, as
+        ``out.zarr.unfinished-1a2b3c4d``, and moved there when it is whole; until then an existing
+        one stays. Elsewhere it is written in place: `overwrite` deletes first, and until the
+        store is whole its attribute ``tec_unfinished`` says so. Chunks that are missing read as no
+        data.
         """
         if store is None and embed_weights:
             raise InputError(
                 "embed_weights=True puts the model into a store, and no store was given; name one, "
                 "or call xtec.embed_model(store) when .to_zarr has written it."
             )
+        dataset = self._dataset
         if store is not None:
-            writing.refuse_to_spoil(self._dataset, store, overwrite=overwrite)
+            writing.refuse_to_spoil(dataset, store, overwrite=overwrite)
         prepared = prepare.prepare(
-            self._dataset,
+            dataset,
             compression=compression,
             target_psnr=target_psnr,
             target_bpppb=target_bpppb,
@@ -157,6 +167,78 @@ class Tec:
             progress=progress,
             embed_weights=embed_weights,
         )
+
+    def append(
+        self,
+        store: str | Path | Any,
+        *,
+        recover: bool = False,
+        variable: Hashable | None = None,
+        progress: bool = True,
+    ) -> None:
+        """Append dates to a store that `compress` wrote, with the store's own settings.
+
+        Only whole chunks are written, so nothing is encoded twice: either the store's last chunk
+        along time is full, or the cube begins with all dates of that chunk once more, from the
+        original, and they are replaced. Variables and coordinates along time are appended too; all
+        others must be the store's.
+
+        Readers that go by consolidated metadata, as ``xr.open_zarr`` does, see the store as it was
+        until all is there. An append that fails is taken back. One that was killed leaves the
+        attribute ``tec_unfinished``; `recover` takes that back.
+
+        Parameters
+        ----------
+        store : path, URL or Zarr store
+        recover : bool
+            Whether to remove first what an interrupted append left. Only when nothing writes to
+            the store any more.
+        variable : hashable, optional
+            Which variable of the store, where several are compressed.
+        progress : bool
+            Whether to show a progress bar.
+
+        Raises
+        ------
+        InputError
+            Before anything is written: the last chunk is not full, dates are there already, or
+            bands, no-data value, offset, packing, grid or variables are not the store's.
+        """
+        adding.append(self._dataset, store, recover=recover, variable=variable, progress=progress)
+
+    def write(
+        self,
+        store: str | Path | Any,
+        *,
+        region: Mapping[Any, slice] | str = "auto",
+        variable: Hashable | None = None,
+        progress: bool = True,
+    ) -> None:
+        """Write into a region of a store that exists, with the store's own settings.
+
+        Only whole chunks (or shards) are written, so nothing is encoded twice; several processes
+        may write regions at once. Each chunk holds either what it held or what is written.
+
+        Parameters
+        ----------
+        store : path, URL or Zarr store
+            Of `compress`, or a template with nothing in it yet:
+            ``ds.tec.compress(...).to_zarr(store, compute=False)``.
+        region : mapping of slices, or "auto"
+            Along time, y and x, by index; what is missing is the whole axis. "auto" finds the
+            place by the coordinates.
+        variable : hashable, optional
+            Which variable of the store, where several are compressed.
+        progress : bool
+            Whether to show a progress bar.
+
+        Raises
+        ------
+        InputError
+            Before anything is written: the region cuts chunks, is not the cube's size, or bands,
+            no-data value, offset, packing, grid or variables are not the store's.
+        """
+        adding.write_region(self._dataset, store, region, variable=variable, progress=progress)
 
     def info(self, variable: Hashable | None = None) -> Info:
         """Describe how a cube is compressed: model, chunks, sizes, bits per pixel per band.
@@ -186,6 +268,13 @@ class Tec:
         """Make one variable per band, as it was before compression; lazy."""
         cube = layout.find_cube(self._dataset, variable)
         return stacking.unstack(cube.dataset, cube.name)
+
+    def native(self, variable: Hashable | None = None) -> xr.DataTree:
+        """Give each band at its own resolution, where a reader of `xtec.io` repeated its pixels.
+
+        Groups "r10m", "r20m" and "r60m"; lazy. See `xtec.io.native`.
+        """
+        return native(self._dataset, variable)
 
     @property
     def array(self) -> xr.DataArray:

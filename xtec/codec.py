@@ -107,8 +107,8 @@ def decode_chunks(
             found = _decode(some, [places[i] for i in indices], model)
         except TruncatedStreamError as error:
             raise CorruptStreamError(
-                f"the stream is whole, but not what it codes: it was forged, or is decoded otherwise "
-                f"than it was encoded. {error}"
+                "the stream is whole, but what it codes is not: it was forged, or is decoded "
+                f"otherwise than it was encoded. {error}"
             ) from error
         chunks |= zip(indices, found, strict=True)
     return [chunks[i] for i in range(len(parsed))]

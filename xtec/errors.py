@@ -1,7 +1,7 @@
 """The exceptions of xtec.
 
-Every error a caller can provoke is one of these; each message says what was met, what was
-allowed and what to do.
+Every error a caller can provoke is one of these, or a warning at the end; each message says what
+was met, what was allowed and what to do.
 
 Below: nothing. Above: everything.
 """
@@ -45,3 +45,11 @@ class WrongModelError(StreamError):
 
 class NewerFormatError(StreamError):
     """The stream was written in a format version that this xtec does not know."""
+
+
+class SecondLossWarning(UserWarning):
+    """Pixels that were compressed with loss before are compressed with loss again."""
+
+
+class UnfinishedStoreWarning(UserWarning):
+    """A store whose writing was interrupted, or still goes on: chunks may be missing."""

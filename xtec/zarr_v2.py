@@ -5,7 +5,7 @@ what it returns is then read as the array's own type, in the array's own order. 
 part of the codec, and so is the shape of the chunks where it is known: a forged stream may claim
 any.
 
-Below: codec, home. Above: cube.
+Below: codec, home, secondhand. Above: cube.
 """
 
 from dataclasses import dataclass, field
@@ -15,6 +15,7 @@ import numpy as np
 from numcodecs.abc import Codec
 from numcodecs.compat import ensure_bytes, ensure_contiguous_ndarray, ndarray_copy
 
+from xtec import secondhand
 from xtec.codec import Settings, decode_chunk, encode_chunk
 from xtec.errors import InputError
 from xtec.home import Home
@@ -49,6 +50,8 @@ class TecCodec(Codec):
     """Order of the array in memory, as in numpy."""
     shape: tuple[int, int, int, int] | None = None
     """Shape of the array's chunks, which are all alike in this format; None: not checked."""
+    told: bool = field(default=False, kw_only=True, compare=False)
+    """Whether the user was told already that the pixels are decoded ones. Not stored."""
 
     def __post_init__(self) -> None:
         """Bring the type into its canonical form."""
@@ -80,6 +83,11 @@ class TecCodec(Codec):
         ------
         InputError
             An array of another type, order or shape.
+
+        Warns
+        -----
+        SecondLossWarning
+            Some of the pixels were decoded by xtec in this process.
         """
         chunk = np.asarray(buf)
         if chunk.dtype.str != self.dtype:
@@ -102,6 +110,8 @@ class TecCodec(Codec):
                 "be refused when it is read. Where an array gets other chunks it needs another "
                 "codec: compress again, or drop the encoding (ds.drop_encoding())."
             )
+        if not self.told:
+            secondhand.warn([chunk])
         return encode_chunk(np.ascontiguousarray(chunk), self.settings)
 
     def decode(self, buf: Any, out: Any = None) -> Any:
@@ -126,6 +136,7 @@ class TecCodec(Codec):
         data = ensure_bytes(ensure_contiguous_ndarray(buf))
         kind = np.dtype(self.dtype).newbyteorder("=").name
         chunk = decode_chunk(data, home=Home(self.settings, kind, self.shape))
+        secondhand.remember([chunk])
         # Zarr flattens this as it lies in memory: in another order pixels would be scrambled.
         return ndarray_copy(chunk.astype(self.dtype, order=self.order, copy=False), out)
 

@@ -8,7 +8,7 @@ offers codecs that can decode a part of a chunk to fetch the bytes themselves, a
 store for that. This one takes the offer, fetches the whole chunk, and so finds a model that the
 store carries; on any machine, whoever opened the array.
 
-Below: codec, home, shelf. Above: cube.
+Below: codec, home, secondhand, shelf. Above: cube.
 """
 
 import asyncio
@@ -25,9 +25,11 @@ from zarr.core.common import JSON, parse_named_configuration
 from zarr.core.indexing import SelectorTuple
 from zarr.storage import StorePath
 
+from xtec import secondhand
 from xtec.codec import Settings, decode_chunks, encode_chunks
 from xtec.errors import InputError
 from xtec.home import Home
+from xtec.pixels import Pixels
 from xtec.shelf import Shelf
 
 NAME = "xarray-tec.tt"
@@ -48,6 +50,8 @@ class TecSerializer(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
     """
 
     settings: Settings = field(default_factory=Settings)
+    told: bool = field(default=False, kw_only=True, compare=False)
+    """Whether the user was told already that the pixels are decoded ones. Not stored."""
 
     is_fixed_size = False
 
@@ -86,12 +90,18 @@ class TecSerializer(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
     async def encode(
         self, chunks_and_specs: Iterable[tuple[NDBuffer | None, ArraySpec]]
     ) -> list[Buffer | None]:
-        """Encode a batch of chunks."""
+        """Encode a batch of chunks.
+
+        Warns
+        -----
+        SecondLossWarning
+            Some of the pixels were decoded by xtec in this process.
+        """
         batch = list(chunks_and_specs)
         chunks = [chunk.as_numpy_array() for chunk, _ in batch if chunk is not None]
         for chunk in chunks:
             self._check(chunk.shape, chunk.dtype)
-        streams = iter(await asyncio.to_thread(encode_chunks, chunks, self.settings))
+        streams = iter(await asyncio.to_thread(self._encode, chunks))
         return [
             None if chunk is None else spec.prototype.buffer.from_bytes(next(streams))
             for chunk, spec in batch
@@ -130,7 +140,7 @@ class TecSerializer(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
         there = [(chunk.to_bytes(), spec) for chunk, spec in batch if chunk is not None]
         streams = [data for data, _ in there]
         homes = [self._home(spec, shelf) for _, spec in there]
-        chunks = iter(await asyncio.to_thread(decode_chunks, streams, homes=homes))
+        chunks = iter(await asyncio.to_thread(self._decode, streams, homes))
         return [
             None if chunk is None else spec.prototype.nd_buffer.from_numpy_array(next(chunks))
             for chunk, spec in batch
@@ -140,6 +150,17 @@ class TecSerializer(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
         dtype = spec.dtype.to_native_dtype()
         time, band, y, x = spec.shape
         return Home(self.settings, dtype.newbyteorder("=").name, (time, band, y, x), shelf)
+
+    def _encode(self, chunks: list[Pixels]) -> list[bytes]:
+        if not self.told:
+            secondhand.warn(chunks)
+        return encode_chunks(chunks, self.settings)
+
+    @staticmethod
+    def _decode(streams: list[bytes], homes: list[Home]) -> list[Pixels]:
+        chunks = decode_chunks(streams, homes=homes)
+        secondhand.remember(chunks)
+        return chunks
 
     def _check(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         if len(shape) != 4:

@@ -4,7 +4,9 @@
 `packing` turns values into digital numbers, `storable` makes attributes and coordinates fit to be
 stored, `prepare` puts these together with `chunks` and codec, `writing` writes. Where a `target`
 stands for the compression, `calibrate` finds it by coding what `sampling` takes, in as few trials
-as `bracket` can do with. `stored`, `report` and `quality` look at what was written.
+as `bracket` can do with. `places` and `state` see to it that what is not whole is not taken for
+whole. `existing` and `adding` add to a store. `stored`, `report` and `quality` look at what was
+written.
 
 Below: zarr_v2, zarr_v3, codec, metrics, sentinel2. Above: accessor, cli.
 """

@@ -14,6 +14,7 @@ import numpy as np
 import xarray as xr
 
 from xtec.codec import Settings
+from xtec.cube import state
 from xtec.cube.calibrate import calibrate
 from xtec.cube.chunks import Shape, Sizes, block_shape, chunk_shape, cut, shard_shape
 from xtec.cube.layout import Cube, find_cube
@@ -21,7 +22,7 @@ from xtec.cube.packing import Packing, check, packing_of, snap
 from xtec.cube.storable import VALUES, storable_attributes, storable_variable
 from xtec.cube.stored import settings_of
 from xtec.cube.target import ATTRIBUTE, Calibration, target_of
-from xtec.errors import InputError
+from xtec.errors import InputError, SecondLossWarning
 from xtec.zarr_v2 import TecCodec
 from xtec.zarr_v3 import NAME, TecSerializer
 
@@ -58,7 +59,7 @@ def prepare(  # noqa: PLR0913 - what a user may choose
         raise InputError("Zarr format 2 has no shards; leave shards out, or use zarr_format=3.")
     target = target_of(compression, target_psnr=target_psnr, target_bpppb=target_bpppb)
     cube = find_cube(dataset, variable)
-    _warn_of_second_generation(cube)
+    told = warn_of_second_generation(cube)
     packing = packing_of(cube.variable, nodata, offset)
     settings = Settings(
         model=model,
@@ -76,7 +77,8 @@ def prepare(  # noqa: PLR0913 - what a user may choose
     if target:
         calibration = calibrate(array.variable, chunk, packing, settings, target, progress=progress)
         settings = replace(settings, compression=calibration.compression)
-    made = _assemble(cube, packing, settings, chunk, shard, zarr_format)
+    codec = _codec(packing, settings, chunk, zarr_format, told=told)
+    made = _assemble(cube, packing, settings, chunk, shard, codec)
     return _noted(made, cube.name, calibration) if calibration else made
 
 
@@ -86,16 +88,16 @@ def _assemble(
     settings: Settings,
     chunk: Shape,
     shard: Shape | None,
-    zarr_format: int,
+    codec: dict[str, Any],
 ) -> xr.Dataset:
     """Put pixels, encoding and attributes together."""
     array = cube.variable
-    coded = _blocks(array.variable, packing, shard or chunk)
+    coded = in_blocks(array.variable, packing, shard or chunk)
     coded.attrs = _attributes(array, packing, settings)
     coded.encoding = {
         **packing.encoding(),
         **_geography(array),
-        **_codec(packing, settings, chunk, zarr_format),
+        **codec,
         "chunks": chunk,
     }
     if shard:
@@ -112,13 +114,12 @@ def _assemble(
             changed[name] = stored
     made = made.assign(changed)
     made.attrs = storable_attributes(made.attrs, "the Dataset") | _about(cube, settings)
+    made.attrs.pop(state.ATTRIBUTE, None)  # of the store that the cube comes from
     return made
 
 
-def _blocks(
-    variable: xr.Variable, packing: Packing, unit: tuple[int, int, int, int]
-) -> xr.Variable:
-    """Cut the pixels into the blocks that are written, on the grid of their digital numbers."""
+def in_blocks(variable: xr.Variable, packing: Packing, unit: Shape) -> xr.Variable:
+    """Cut pixels into the blocks that are written, on the grid of their digital numbers; lazy."""
     if packing.floating and isinstance(variable._data, np.ndarray):  # noqa: SLF001
         check(variable.values, packing)
     present = [max(sizes) for sizes in variable.chunks] if variable.chunks else variable.shape
@@ -134,14 +135,16 @@ def _blocks(
     return xr.Variable(variable.dims, data)
 
 
-def _codec(packing: Packing, settings: Settings, chunk: Shape, zarr_format: int) -> dict[str, Any]:
+def _codec(
+    packing: Packing, settings: Settings, chunk: Shape, zarr_format: int, *, told: bool
+) -> dict[str, Any]:
     """The codec, where this Zarr format keeps it."""
     if zarr_format == 2:
         dtype = np.dtype(packing.dtype).newbyteorder("<").str
-        return {"compressors": TecCodec(settings, dtype, shape=chunk)}
+        return {"compressors": TecCodec(settings, dtype, shape=chunk, told=told)}
     # A chunk that is missing or padded holds fill_value: no data.
     return {
-        "serializer": TecSerializer(settings),
+        "serializer": TecSerializer(settings, told=told),
         "compressors": None,
         "fill_value": packing.nodata,
     }
@@ -185,13 +188,15 @@ def _noted(made: xr.Dataset, name: Hashable, calibration: Calibration) -> xr.Dat
     return made
 
 
-def _warn_of_second_generation(cube: Cube) -> None:
-    """Tell who compresses what comes out of a lossy store."""
+def warn_of_second_generation(cube: Cube) -> bool:
+    """Tell who compresses what comes out of a lossy store; whether there was anything to tell."""
     noted = {"tec_compression", "tec_model"} & {*cube.variable.attrs, *cube.dataset.attrs}
-    if noted or settings_of(cube.variable) is not None:
+    told = bool(noted) or settings_of(cube.variable) is not None
+    if told:
         warnings.warn(
             f"{cube.name!r} was compressed with loss before; compressing it again adds to the "
             "loss. Start from the original where there is one.",
-            UserWarning,
+            SecondLossWarning,
             stacklevel=2,
         )
+    return told

@@ -1,6 +1,6 @@
 """What a compressed cube is made of: model, chunks, sizes.
 
-Below: shelf, stored, target, errors. Above: accessor.
+Below: shelf, state, stored, target, errors. Above: accessor.
 """
 
 import html
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import xarray as xr
 from zarr.buffer import default_buffer_prototype
 
+from xtec.cube.state import Unfinished
 from xtec.cube.stored import array_of, settings_of
 from xtec.cube.target import ATTRIBUTE, Calibration
 from xtec.errors import InputError
@@ -46,9 +47,11 @@ class Info:
     """As 16-bit digital numbers."""
     stored_bytes: int | None
     """Sum of the stored chunks; None while nothing is stored, or where the store is unknown."""
-    model_bytes: int | None
+    model_bytes: int | None = None
     """Weights that the store carries, beside its chunks; None where it carries none, or is unknown.
     All variables of a store that need one model share it."""
+    unfinished: str | None = None
+    """What goes on in the store or was interrupted: "writing", "appending"; None if it is whole."""
 
     @property
     def ratio(self) -> float | None:
@@ -88,7 +91,9 @@ class Info:
             carried = [("model inside", f"{_size(self.model_bytes)} more, once per store{whole}")]
         shards = f" in shards of {_shape(self.shards)}" if self.shards else ""
         target = [("chosen for", str(self.calibration))] if self.calibration else []
+        state = [("unfinished", self.unfinished)] if self.unfinished else []
         return [
+            *state,
             ("variable", self.variable),
             ("model", f"{self.model} ({self.model_digest[:16]})"),
             ("compression", f"{self.compression:g}"),
@@ -144,7 +149,7 @@ def _describe(dataset: xr.Dataset, name: Hashable) -> Info:
     variable = dataset[name]
     settings = settings_of(variable)
     assert settings is not None  # noqa: S101 - `info` asked
-    array = array_of(dataset, name)
+    array, unfinished = array_of(dataset, name), Unfinished.of(dataset.attrs)
     chunks, shards = variable.encoding.get("chunks", ()), variable.encoding.get("shards")
     shape = variable.shape
     if array is not None:
@@ -168,6 +173,7 @@ def _describe(dataset: xr.Dataset, name: Hashable) -> Info:
         model_bytes=None
         if array is None
         else Shelf(array.store, array.path).stored_bytes(settings.model_digest),
+        unfinished=unfinished.state if unfinished else None,
     )
 
 

@@ -52,6 +52,8 @@ def storable_variable(variable: xr.Variable, name: str) -> xr.Variable:
     variable.encoding = {key: variable.encoding[key] for key in KEPT if key in variable.encoding}
     if "grid_mapping" in variable.attrs:
         variable.encoding.pop("grid_mapping", None)
+    if variable.dtype.kind == "M" and "units" not in variable.encoding:
+        variable.encoding |= _fine_units(variable)
     if variable.dtype == object:
         variable = _as_text(variable, name)
     if variable.chunks:  # blocks of one size, as Zarr has them
@@ -73,6 +75,13 @@ def _as_text(variable: xr.Variable, name: str) -> xr.Variable:
     )
     text = np.array([str(value) for value in values.flat], object).reshape(values.shape)
     return xr.Variable(variable.dims, text, variable.attrs, variable.encoding)
+
+
+def _fine_units(variable: xr.Variable) -> dict[str, Any]:
+    """Units that also hold dates that are appended later; xarray's own fit the dates at hand."""
+    if variable.chunks or (variable.values.astype("M8[ns]").astype(np.int64) % 1000).any():
+        return {}
+    return {"units": "microseconds since 1970-01-01", "dtype": "int64"}
 
 
 def _plain(value: Any) -> Any:

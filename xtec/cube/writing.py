@@ -1,9 +1,13 @@
 """Write a prepared Dataset to a store and open it again.
 
-Below: prepare, carrying, stored, errors. Above: accessor.
+A store is written beside its place or, where that cannot be, says that it is unfinished until it is
+whole (`places`, `state`).
+
+Below: prepare, carrying, places, state, stored, errors. Above: adding, accessor.
 """
 
 import contextlib
+import secrets
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,10 +17,11 @@ import xarray as xr
 import zarr
 from tqdm import TqdmWarning
 from zarr.errors import ContainsArrayError, ContainsGroupError
-from zarr.storage import LocalStore, WrapperStore
 
-from xtec.cube import carrying
+from xtec.cube import carrying, places, state
 from xtec.cube.carrying import NOISE
+from xtec.cube.places import local_path
+from xtec.cube.state import WRITING, Unfinished
 from xtec.cube.stored import arrays_behind, settings_of
 from xtec.errors import InputError
 
@@ -30,11 +35,16 @@ def refuse_to_spoil(source: xr.Dataset, store: Any, *, overwrite: bool) -> None:
     Raises
     ------
     InputError
-        The store exists and may not be overwritten, is what the cube is read from, or is a folder
-        or file of something else.
+        The store exists and may not be overwritten, is what the cube is read from, is a folder or
+        file of something else, or was opened to be read only.
     """
+    if getattr(store, "read_only", False):
+        raise InputError(f"{store} was opened to be read only; open it to be written to.")
     path = local_path(store)
-    if path is None or not path.exists():
+    if path is None:
+        return
+    places.restore(path)
+    if not path.exists():
         return
     if path.is_file() or (any(path.iterdir()) and not _is_zarr(path)):
         raise InputError(f"{path} exists and is no Zarr store; it is left alone. Choose another.")
@@ -64,34 +74,65 @@ def write(
     ------
     InputError
         The store exists and may not be overwritten, or pixels turn out not to fit. In the latter
-        case the store is incomplete.
+        case what was there before is still there, if it lies in a folder of this machine.
     """
     _try_one_block(prepared)
+    unfinished = Unfinished(WRITING, secrets.token_hex(4))
     path = local_path(store)
-    store = store if path is None or not isinstance(store, str | Path) else str(path)
-    with _quiet():
+    place = None if path is None else places.beside(path, unfinished.run)
+    target = store if path is None or not isinstance(store, str | Path) else str(path)
+    if path is not None:
+        places.tidy(path)
+    try:
+        _write(
+            prepared,
+            target if place is None else str(place),
+            unfinished,
+            zarr_format,
+            overwrite=overwrite,
+            progress=progress,
+            embed_weights=embed_weights,
+        )
+        if path is not None and place is not None:
+            places.settle(place, path, unfinished.run, overwrite=overwrite)
+    except BaseException as error:
+        error.add_note(_what_is_left(target, place))
+        raise
+    return _open(prepared, target)
+
+
+def _write(
+    prepared: xr.Dataset,
+    store: Any,
+    unfinished: Unfinished,
+    zarr_format: int,
+    *,
+    overwrite: bool,
+    progress: bool,
+    embed_weights: bool | None,
+) -> None:
+    """Write everything to a store that says so until it is whole."""
+    prepared = prepared.assign_attrs(unfinished.to_attribute())
+    with quiet():
         task = _lay_out(prepared, store, zarr_format, overwrite=overwrite)
         carrying.embed(prepared, store, zarr_format, weights=embed_weights)
-    try:
-        with _progress(shown=progress):
-            task.compute()
-    except Exception as error:
-        error.add_note(f"{store} is incomplete; pass overwrite=True to write it again.")
-        raise
-    with _quiet():
+    with progress_bar(shown=progress):
+        task.compute()
+    with quiet():
+        state.require_own(store, unfinished)
         zarr.consolidate_metadata(store, zarr_format=zarr_format)  # type: ignore[arg-type]
-    return _open(prepared, store)
+        state.end(store)
 
 
-def local_path(store: Any) -> Path | None:
-    """Where a store lies on this machine; None where that is not a folder."""
-    if isinstance(store, WrapperStore):
-        return local_path(store._store)  # noqa: SLF001 - what it wraps has no other name
-    if isinstance(store, LocalStore):
-        return Path(store.root)
-    if isinstance(store, Path) or (isinstance(store, str) and "://" not in store):
-        return Path(store).expanduser()
-    return None
+def _what_is_left(store: Any, place: Path | None) -> str:
+    if place is None:
+        return (
+            f"what is in {store} may be incomplete, and then says so; overwrite=True replaces it."
+        )
+    return (
+        f"nothing of it is in {store}. An incomplete store is left in {place}; the next write to "
+        f"{store} removes it."
+    )
 
 
 def _is_zarr(path: Path) -> bool:
@@ -142,14 +183,14 @@ def _open(prepared: xr.Dataset, store: Any) -> xr.Dataset:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without what Zarr says about every store that xarray writes in format 3."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", NOISE)
         yield
 
 
-def _progress(*, shown: bool) -> contextlib.AbstractContextManager[Any]:
+def progress_bar(*, shown: bool) -> contextlib.AbstractContextManager[Any]:
     """Show a bar over Dask's tasks; schedulers on other machines show their own."""
     if not shown:
         return contextlib.nullcontext()

@@ -29,6 +29,9 @@ INSTALL = (
     "tec_models), xtec.register_store(store) makes it known."
 )
 
+PACKAGE = Path(__file__).parent
+"""Where the package's own weights lie."""
+
 Shelf = Callable[[str], Path | None]
 """Where a store keeps its models: takes how a digest begins, gives a weights file, or None."""
 
@@ -39,7 +42,9 @@ _lent: dict[str, Card] = {}
 """Cards of files from stores, by digest."""
 
 _shelves: list[Shelf] = []
-"""Those of stores that were opened in this process, or sent to it."""
+"""Those of stores that were opened in this process, or sent to it, the latest first."""
+SHELVES = 64
+"""So many are remembered: a missing model is looked for in each."""
 
 
 def resolve(model: str, compression: float | None = None) -> Card:
@@ -104,13 +109,13 @@ def find(prefix: bytes, hint: str | None = None, shelf: Shelf | None = None) -> 
     for card in (*_used.values(), *_lent.values()):
         if card.digest.startswith(start):
             return card
-    for path in (path for name, path in _files() if name == hint):
+    shelves = [shelf, *_shelves] if shelf else [*_shelves]
+    for path in _named(hint, own=bool(shelves)):
         if weights.digest(path).startswith(start):
             return read_card(path)
-    for one_shelf in [shelf, *_shelves] if shelf else _shelves:
-        lent = one_shelf(start)
-        if lent is not None:
-            return lend(lent)
+    lent = next(filter(None, (ask(start) for ask in shelves)), None)
+    if lent is not None:
+        return lend(lent)
     one = official.BY_NAME.get(hint or "")
     for path in _candidates(start, hint, one):
         if weights.digest(path).startswith(start):
@@ -127,8 +132,7 @@ def find(prefix: bytes, hint: str | None = None, shelf: Shelf | None = None) -> 
 
 def offer(shelf: Shelf) -> None:
     """Ask a store for models in this process from now on, where they are not at hand."""
-    if shelf not in _shelves:
-        _shelves.append(shelf)
+    _shelves[:] = [shelf, *(other for other in _shelves if other != shelf)][:SHELVES]
 
 
 def lend(path: Path) -> Card:
@@ -175,11 +179,18 @@ def _files() -> list[tuple[str, Path]]:
     """
     folders = os.environ.get(SEARCH_PATH, "").split(os.pathsep)
     found = []
-    for folder in (Path(__file__).parent, *map(Path, filter(None, folders))):
+    for folder in (PACKAGE, *map(Path, filter(None, folders))):
         for path in sorted(p for suffix in SUFFIXES for p in folder.glob(f"*{suffix}")):
             with contextlib.suppress(ModelError):
                 found.append((read_name(path), path))
     return found
+
+
+def _named(hint: str | None, *, own: bool) -> Iterator[Path]:
+    """Files of a name; if wanted, also the package's own, which need not be copied from a store."""
+    for name, path in _files():
+        if name == hint or (own and path.parent == PACKAGE):
+            yield path
 
 
 def _candidates(start: str, hint: str | None, one: Checkpoint | None) -> Iterator[Path]:
