@@ -27,7 +27,7 @@ FLOORS = (
     ("cube",),
     ("zarr_v2", "zarr_v3"),
     ("codec", "terracodec", "secondhand"),
-    ("pixels",),
+    ("pixels", "home", "shelf"),
     ("settings",),
     ("engine",),
     ("models",),

@@ -81,7 +81,7 @@ def test_a_store_of_an_official_checkpoint(folder, cube, tmp_path, name, bands, 
 def test_a_checkpoint_that_is_gone_is_named(folder, cube, tmp_path, monkeypatch):
     store = tmp_path / "a.zarr"
     part = cube.isel(time=[0], x=slice(20), y=slice(20))
-    part.tec.compress(store, model="tt-s2l1c", progress=False)
+    part.tec.compress(store, model="tt-s2l1c", embed_weights=False, progress=False)
     monkeypatch.setattr(registry, "_used", {})
     monkeypatch.delenv(registry.SEARCH_PATH)
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)

@@ -4,6 +4,7 @@ import json
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -114,6 +115,33 @@ def test_a_store_can_be_opened_without_its_model():
     assert one.bands == ("B02",)
     with pytest.raises(WrongModelError, match="'lost'"):
         _ = one.level
+
+
+def test_replace_with_another_model_finds_its_digest(model, tmp_path):
+    """Else what is called one model would be coded with another."""
+    other = write_weights(tmp_path / "b.safetensors", network(TINY, 1), "other")
+    for one in (Settings(model), Settings.from_dict(Settings(model).to_dict())):
+        assert replace(one, model=other) == Settings(other)
+        assert replace(one, nodata=7) == Settings(model, nodata=7)
+        assert replace(replace(one, model=other), model=model) == Settings(model)
+        assert replace(one, model="gone", model_digest="ab" * 32).model_digest == "ab" * 32
+        with pytest.raises(ModelError, match="no model 'nope'"):
+            replace(one, model="nope")
+
+
+def test_replace_checks_what_the_constructor_checks(model):
+    one = Settings(model)
+    with pytest.raises(BandError, match="B99"):
+        replace(one, bands=("B99",))
+    lost = Settings.from_dict(one.to_dict() | {"model": "lost", "model_digest": "ab" * 32})
+    assert replace(lost, nodata=3).nodata == 3  # its bands are known to nobody here
+
+
+def test_only_what_is_stored_is_read(model):
+    fields = Settings(model).to_dict()
+    assert "found_for" not in fields
+    with pytest.raises(InputError, match="found_for"):
+        Settings.from_dict(fields | {"found_for": ["a", "b"]})
 
 
 def test_settings_import_no_torch():

@@ -121,7 +121,7 @@ def test_another_shape_is_refused(chunk, precise):
 
 
 def test_a_stream_of_another_type_is_refused(stream, precise):
-    with pytest.raises(CorruptStreamError, match=r"uint16, where the array's chunks are <i2"):
+    with pytest.raises(CorruptStreamError, match=r"uint16, where the array's chunks are int16"):
         TecCodec(precise, "<i2").decode(stream)
 
 

@@ -12,9 +12,11 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from xtec.accessor import Tec
+from xtec.cube.carrying import embed_model, open_zarr
 from xtec.cube.report import Info
 from xtec.errors import BandError, BoundError, InputError, ModelError, StreamError, XtecError
 from xtec.settings import Settings
+from xtec.shelf import register_store
 from xtec.zarr_v2 import TecCodec
 from xtec.zarr_v3 import TecSerializer
 
@@ -34,6 +36,9 @@ __all__ = [
     "TecCodec",
     "TecSerializer",
     "XtecError",
+    "embed_model",
+    "open_zarr",
+    "register_store",
 ]
 
 

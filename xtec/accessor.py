@@ -2,7 +2,7 @@
 
 Each method is one call down.
 
-Below: io, cube. Above: the package itself, cli.
+Below: io, cube, errors. Above: the package itself, cli.
 """
 
 from collections.abc import Hashable, Mapping
@@ -15,6 +15,7 @@ from xtec.cube import adding, layout, prepare, quality, report, stacking, state,
 from xtec.cube.bounds import Bound
 from xtec.cube.chunks import Sizes
 from xtec.cube.report import Info
+from xtec.errors import InputError
 from xtec.io.native import native
 
 
@@ -46,6 +47,7 @@ class Tec:
         shards: Sizes | None = None,
         zarr_format: int = 3,
         overwrite: bool = False,
+        embed_weights: bool | None = None,
         offset: int | None = None,
         nodata: int | None = None,
         variable: Hashable | None = None,
@@ -88,6 +90,10 @@ class Tec:
             Version of the Zarr format.
         overwrite : bool
             Whether an existing store may be replaced, once the new one is whole.
+        embed_weights : bool, optional
+            Whether the model goes into the store, once, so that the store needs nothing but xtec;
+            by default where its weights have up to 16 MB (the embedded model's: 4.9 MB). `info`
+            counts these bytes apart.
         offset : int, optional
             Radiometric offset that the digital numbers carry: 1000 for ESA's products of
             processing baseline 04.00 and later, unless the reader took it off. By default what
@@ -143,6 +149,11 @@ class Tec:
         store is whole its attribute ``tec_unfinished`` says so. Chunks that are missing read as no
         data.
         """
+        if store is None and embed_weights:
+            raise InputError(
+                "embed_weights=True puts the model into a store, and no store was given; name one, "
+                "or call xtec.embed_model(store) when .to_zarr has written it."
+            )
         dataset = self._dataset
         if store is not None:
             writing.refuse_to_spoil(dataset, store, overwrite=overwrite)
@@ -164,7 +175,12 @@ class Tec:
         if store is None:
             return prepared
         return writing.write(
-            prepared, store, zarr_format=zarr_format, overwrite=overwrite, progress=progress
+            prepared,
+            store,
+            zarr_format=zarr_format,
+            overwrite=overwrite,
+            progress=progress,
+            embed_weights=embed_weights,
         )
 
     def append(

@@ -15,7 +15,8 @@ import numpy as np
 from xtec.coding import stream as container
 from xtec.coding import tables
 from xtec.coding.stream import Stream
-from xtec.errors import BoundError, CorruptStreamError, InputError
+from xtec.errors import BoundError, CorruptStreamError, InputError, TruncatedStreamError
+from xtec.home import Home
 from xtec.models import registry
 from xtec.models.weights import Card
 from xtec.pixels import Numbers, Pixels, Prepared, aims, limits, mark, numbers, prepare, skipped
@@ -44,9 +45,9 @@ def encode_chunk(chunk: Pixels, settings: Settings) -> bytes:
     return encode_chunks([chunk], settings)[0]
 
 
-def decode_chunk(data: bytes, *, model: str | None = None) -> Pixels:
+def decode_chunk(data: bytes, *, model: str | None = None, home: Home | None = None) -> Pixels:
     """Decode one chunk; see `decode_chunks`."""
-    return decode_chunks([data], model=model)[0]
+    return decode_chunks([data], model=model, homes=None if home is None else [home])[0]
 
 
 def encode_chunks(chunks: Sequence[Pixels], settings: Settings) -> list[bytes]:
@@ -83,7 +84,9 @@ def encode_chunks(chunks: Sequence[Pixels], settings: Settings) -> list[bytes]:
     return [streams[i] for i in range(len(chunks))]
 
 
-def decode_chunks(streams: Sequence[bytes], *, model: str | None = None) -> list[Pixels]:
+def decode_chunks(
+    streams: Sequence[bytes], *, model: str | None = None, homes: Sequence[Home] | None = None
+) -> list[Pixels]:
     """Decode chunks.
 
     Parameters
@@ -91,6 +94,9 @@ def decode_chunks(streams: Sequence[bytes], *, model: str | None = None) -> list
     streams : sequence of bytes
     model : str, optional
         What the model was called where the streams were written; for messages only.
+    homes : sequence of Home, optional
+        For each stream the array that it stands in. What does not belong there is refused before
+        it is decoded. Without it memory follows what a stream claims: up to 2**31 pixels.
 
     Returns
     -------
@@ -102,11 +108,19 @@ def decode_chunks(streams: Sequence[bytes], *, model: str | None = None) -> list
     StreamError
         Truncated, corrupt, of a newer format or of a model that is not at hand.
     """
-    parsed = [container.parse(data) for data in streams]
+    places: Sequence[Home | None] = homes or [None] * len(streams)
+    parsed = [_parse(data, home) for data, home in zip(streams, places, strict=True)]
     chunks: dict[int, Pixels] = {}
-    alike = _alike((s.model_digest, s.level, s.shape, bool(s.payload)) for s in parsed)
-    for indices in alike:
-        chunks |= zip(indices, _decode([parsed[i] for i in indices], model), strict=True)
+    for indices in _alike((s.model_digest, s.level, s.shape, bool(s.payload)) for s in parsed):
+        some = [parsed[i] for i in indices]
+        try:
+            found = _decode(some, [places[i] for i in indices], model)
+        except TruncatedStreamError as error:
+            raise CorruptStreamError(
+                "the stream is whole, but what it codes is not: it was forged, or is decoded "
+                f"otherwise than it was encoded. {error}"
+            ) from error
+        chunks |= zip(indices, found, strict=True)
     return [chunks[i] for i in range(len(parsed))]
 
 
@@ -241,11 +255,29 @@ def _with_residual(
     return made
 
 
-def _decode(streams: list[Stream], model: str | None) -> list[Pixels]:
+def _parse(data: bytes, home: Home | None) -> Stream:
+    if home is None:
+        return container.parse(data)
+    stream = container.parse(data, shape=home.shape, dtype=home.dtype)
+    home.check(stream)
+    return stream
+
+
+def _card(stream: Stream, home: Home | None, model: str | None) -> Card:
+    """The model that a stream was written with."""
+    if home is None:
+        return registry.find(stream.model_digest, model)
+    return registry.find(stream.model_digest, home.settings.model, home.shelf)
+
+
+def _decode(streams: list[Stream], homes: list[Home | None], model: str | None) -> list[Pixels]:
     """Streams of one model, setting and shape, all with or all without latents."""
     if not streams[0].payload:
         return [_finished(s, None) for s in streams]
-    card = registry.find(streams[0].model_digest, model)
+    card = _card(streams[0], homes[0], model)
+    for stream, home in zip(streams, homes, strict=True):
+        if home is not None:
+            home.check_bands(stream, card.config.bands)
     chunks: list[Pixels] = []
     for begin in range(0, len(streams), CHUNKS_AT_ONCE):
         some = streams[begin : begin + CHUNKS_AT_ONCE]

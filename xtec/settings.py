@@ -3,6 +3,7 @@
 Below: models.registry, coding.stream, errors. Above: pixels, codec, the sockets. Imports no torch.
 """
 
+import contextlib
 import dataclasses
 import operator
 import re
@@ -12,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from xtec.coding.stream import FORMAT_VERSION
-from xtec.errors import BandError, InputError, NewerFormatError
+from xtec.errors import BandError, InputError, NewerFormatError, WrongModelError
 from xtec.models import registry
 from xtec.models.weights import Card
 from xtec.sentinel2 import NODATA
@@ -58,17 +59,14 @@ class Settings:
     format_version: int = field(default=FORMAT_VERSION, kw_only=True)
     model_digest: str = field(default="", kw_only=True)
     """SHA-256 of the weights; found when empty. Filled in from a store's metadata."""
+    found_for: tuple[str, str] = field(default=("", ""), kw_only=True, repr=False, compare=False)
+    """Model and digest that belong together. By it `dataclasses.replace` with another model is
+    noticed, whose digest is then found anew. Not to be given, not stored."""
 
     def __post_init__(self) -> None:
         """Check everything; write the model's versioned name and digest down."""
         self._check_numbers()
-        if self.model_digest:
-            if not re.fullmatch("[0-9a-f]{64}", self.model_digest):
-                raise InputError(
-                    f"model_digest {self.model_digest!r} is no SHA-256 in hexadecimal."
-                )
-        else:  # else from a store: the model may be missing here, and is not needed to open it
-            self._find_model()
+        self._find_model()
         if isinstance(self.max_error, tuple) and len(self.max_error) != len(self.bands):
             raise InputError(
                 f"max_error has {len(self.max_error)} numbers, the chunk {len(self.bands)} bands: "
@@ -94,9 +92,21 @@ class Settings:
                 f"written in format version {self.format_version}, this xtec knows versions up to "
                 f"{FORMAT_VERSION}; install a newer xarray-tec."
             )
+        if self.model_digest and not re.fullmatch("[0-9a-f]{64}", self.model_digest):
+            raise InputError(f"model_digest {self.model_digest!r} is no SHA-256 in hexadecimal.")
 
     def _find_model(self) -> None:
-        card = registry.resolve(self.model, self.compression)
+        model, digest = self.found_for
+        if not self.model_digest or (self.model != model and self.model_digest == digest):
+            self._take(registry.resolve(self.model, self.compression))
+        elif digest:  # of `replace`
+            with contextlib.suppress(WrongModelError):
+                self._take(self.card)
+        # else from a store: the model may be missing here, and is not needed to open it
+        object.__setattr__(self, "found_for", (self.model, self.model_digest))
+
+    def _take(self, card: Card) -> None:
+        """Write down what the model makes of the settings."""
         bands = self.bands or card.config.bands
         strange = [b for b in bands if b not in card.config.bands]
         if strange or len(set(bands)) < len(bands):
@@ -120,7 +130,7 @@ class Settings:
                 f"model {card.name} was trained for compression {found:g}, so it is not "
                 f"{self.compression:g} that is used.",
                 UserWarning,
-                stacklevel=5,
+                stacklevel=6,
             )
         return found
 
@@ -170,11 +180,14 @@ class Settings:
             fields["max_error"] = list(self.max_error)
         if self.max_error is None:
             del fields["max_error"]
+        del fields["found_for"]
         return fields
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> "Settings":
         """Rebuild settings; unknown fields are an InputError."""
+        if "found_for" in fields:
+            raise InputError("not the settings of a codec: found_for is not stored.")
         try:
             bounds = fields.get("max_error")
             if isinstance(bounds, list):

@@ -2,9 +2,10 @@
 
 A codec of this kind sees an array when it encodes and only bytes when it decodes; the memory of
 what it returns is then read as the array's own type, in the array's own order. Both are therefore
-part of the codec.
+part of the codec, and so is the shape of the chunks where it is known: a forged stream may claim
+any.
 
-Below: codec, secondhand. Above: cube.
+Below: codec, home, secondhand. Above: cube.
 """
 
 from dataclasses import dataclass, field
@@ -16,7 +17,8 @@ from numcodecs.compat import ensure_bytes, ensure_contiguous_ndarray, ndarray_co
 
 from xtec import secondhand
 from xtec.codec import Settings, decode_chunk, encode_chunk
-from xtec.errors import CorruptStreamError, InputError
+from xtec.errors import InputError
+from xtec.home import Home
 
 DTYPES = ("<u2", "<i2", ">u2", ">i2")
 
@@ -31,7 +33,7 @@ class TecCodec(Codec):
     Raises
     ------
     InputError
-        `dtype` or `order` is not one of those allowed.
+        `dtype`, `order` or `shape` is not one of those allowed.
 
     Examples
     --------
@@ -46,6 +48,8 @@ class TecCodec(Codec):
     """Type of the array, with its byte order: "<u2", "<i2", ">u2" or ">i2"."""
     order: Literal["C", "F"] = "C"
     """Order of the array in memory, as in numpy."""
+    shape: tuple[int, int, int, int] | None = None
+    """Shape of the array's chunks, which are all alike in this format; None: not checked."""
     told: bool = field(default=False, kw_only=True, compare=False)
     """Whether the user was told already that the pixels are decoded ones. Not stored."""
 
@@ -61,6 +65,10 @@ class TecCodec(Codec):
             )
         if self.order not in ("C", "F"):
             raise InputError(f"order={self.order!r} is unknown; allowed are 'C' and 'F'.")
+        if self.shape is not None and not _is_shape(self.shape):
+            raise InputError(
+                f"shape={self.shape!r} is no chunk; give four positive integers (time, band, y, x)."
+            )
         object.__setattr__(self, "dtype", dtype)
 
     def encode(self, buf: Any) -> bytes:
@@ -96,6 +104,12 @@ class TecCodec(Codec):
                 "would be scrambled. Use TecCodec(settings, dtype, order) with the array's order, "
                 "or copy the array."
             )
+        if chunk.shape != (self.shape or chunk.shape):
+            raise InputError(
+                f"a chunk of shape {chunk.shape} met a codec for chunks of {self.shape}: it would "
+                "be refused when it is read. Where an array gets other chunks it needs another "
+                "codec: compress again, or drop the encoding (ds.drop_encoding())."
+            )
         if not (self.told or self.settings.lossless):
             secondhand.warn([chunk])
         return encode_chunk(np.ascontiguousarray(chunk), self.settings)
@@ -120,25 +134,30 @@ class TecCodec(Codec):
             Not a whole, undamaged stream of this type.
         """
         data = ensure_bytes(ensure_contiguous_ndarray(buf))
-        chunk = decode_chunk(data, model=self.settings.model)
-        if chunk.dtype != np.dtype(self.dtype).newbyteorder("="):
-            raise CorruptStreamError(
-                f"a stream holds a chunk of type {chunk.dtype}, where the array's chunks are "
-                f"{self.dtype}: it does not belong here."
-            )
+        kind = np.dtype(self.dtype).newbyteorder("=").name
+        chunk = decode_chunk(data, home=Home(self.settings, kind, self.shape))
         if not self.settings.lossless:
             secondhand.remember([chunk])
         # Zarr flattens this as it lies in memory: in another order pixels would be scrambled.
         return ndarray_copy(chunk.astype(self.dtype, order=self.order, copy=False), out)
 
     def get_config(self) -> dict[str, Any]:
-        """Id, settings, type and order, as JSON."""
-        array = {"dtype": self.dtype, "order": self.order}
+        """Id, settings, type, order and shape, as JSON."""
+        array: dict[str, Any] = {"dtype": self.dtype, "order": self.order}
+        if self.shape is not None:
+            array["shape"] = list(self.shape)
         return {"id": self.codec_id, **self.settings.to_dict(), **array}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
         """Rebuild the codec from `get_config`, with or without the id."""
-        array = {name: config[name] for name in ("dtype", "order") if name in config}
+        array = {name: config[name] for name in ("dtype", "order", "shape") if name in config}
         fields = {name: config[name] for name in config if name not in ("id", *array)}
+        if isinstance(array.get("shape"), list):
+            array["shape"] = tuple(array["shape"])
         return cls(Settings.from_dict(fields), **array)
+
+
+def _is_shape(shape: Any) -> bool:
+    sizes = shape if isinstance(shape, tuple) else ()
+    return len(sizes) == 4 and all(type(n) is int and n > 0 for n in sizes)

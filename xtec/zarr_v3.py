@@ -3,7 +3,12 @@
 It works alone and as the inner codec of shards. Zarr calls it on its event loop, so the work
 happens in a thread. A chunk that does not exist (None) stays None.
 
-Below: codec, secondhand. Above: cube.
+A codec is not told in which store its array is. Where Zarr reads an array that has no shards, it
+offers codecs that can decode a part of a chunk to fetch the bytes themselves, and hands them the
+store for that. This one takes the offer, fetches the whole chunk, and so finds a model that the
+store carries; on any machine, whoever opened the array.
+
+Below: codec, home, secondhand, shelf. Above: cube.
 """
 
 import asyncio
@@ -13,24 +18,28 @@ from typing import Any, Self
 
 import numpy as np
 from zarr import Array
-from zarr.abc.codec import ArrayBytesCodec
-from zarr.abc.store import RangeByteRequest
+from zarr.abc.codec import ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin
+from zarr.abc.store import ByteGetter, RangeByteRequest
 from zarr.core.array_spec import ArraySpec
 from zarr.core.buffer import Buffer, NDBuffer, default_buffer_prototype
 from zarr.core.common import JSON, parse_named_configuration
+from zarr.core.indexing import SelectorTuple
 from zarr.core.sync import sync
+from zarr.storage import StorePath
 
 from xtec import secondhand
 from xtec.codec import Settings, decode_chunks, encode_chunks
-from xtec.errors import CorruptStreamError, InputError
+from xtec.errors import InputError
+from xtec.home import Home
 from xtec.pixels import Pixels
+from xtec.shelf import Shelf
 
 NAME = "xarray-tec.tt"
 DTYPES = ("uint16", "int16")
 
 
 @dataclass(frozen=True)
-class TecSerializer(ArrayBytesCodec):
+class TecSerializer(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
     """Code chunks (time, band, y, x) of uint16 or int16 with a Temporal Transformer.
 
     Use it as the ``serializer`` of an array, with ``compressors=None``: there is nothing left to
@@ -107,26 +116,50 @@ class TecSerializer(ArrayBytesCodec):
 
         Raises
         ------
-        CorruptStreamError
-            A stream holds a chunk of another shape or type than the array's.
+        StreamError
+            A chunk is damaged, or of another array: of another shape, type, model or band.
         """
-        batch = list(chunks_and_specs)
-        streams = [chunk.to_bytes() for chunk, _ in batch if chunk is not None]
-        chunks = iter(await asyncio.to_thread(self._decode, streams))
+        return await self._decoded(list(chunks_and_specs), None)
+
+    async def decode_partial(
+        self, batch_info: Iterable[tuple[ByteGetter, SelectorTuple, ArraySpec]]
+    ) -> list[NDBuffer | None]:
+        """Fetch and decode a batch of chunks, and give the parts that are asked for."""
+        batch = list(batch_info)
+        data = await asyncio.gather(*(getter.get(spec.prototype) for getter, _, spec in batch))
+        specs = [spec for *_, spec in batch]
+        places = [getter for getter, *_ in batch if isinstance(getter, StorePath)]
+        shelf = Shelf(places[0].store, places[0].path) if places else None
+        chunks = await self._decoded(list(zip(data, specs, strict=True)), shelf)
         return [
-            None if chunk is None else spec.prototype.nd_buffer.from_numpy_array(
-                _expected(next(chunks), spec)
-            )
+            None if chunk is None else chunk[selection]
+            for chunk, (_, selection, _) in zip(chunks, batch, strict=True)
+        ]
+
+    async def _decoded(
+        self, batch: list[tuple[Buffer | None, ArraySpec]], shelf: Shelf | None
+    ) -> list[NDBuffer | None]:
+        there = [(chunk.to_bytes(), spec) for chunk, spec in batch if chunk is not None]
+        streams = [data for data, _ in there]
+        homes = [self._home(spec, shelf) for _, spec in there]
+        chunks = iter(await asyncio.to_thread(self._decode, streams, homes))
+        return [
+            None if chunk is None else spec.prototype.nd_buffer.from_numpy_array(next(chunks))
             for chunk, spec in batch
-        ]  # fmt: skip
+        ]
+
+    def _home(self, spec: ArraySpec, shelf: Shelf | None) -> Home:
+        dtype = spec.dtype.to_native_dtype()
+        time, band, y, x = spec.shape
+        return Home(self.settings, dtype.newbyteorder("=").name, (time, band, y, x), shelf)
 
     def _encode(self, chunks: list[Pixels]) -> list[bytes]:
         if not (self.told or self.settings.lossless):
             secondhand.warn(chunks)
         return encode_chunks(chunks, self.settings)
 
-    def _decode(self, streams: list[bytes]) -> list[Pixels]:
-        chunks = decode_chunks(streams, model=self.settings.model)
+    def _decode(self, streams: list[bytes], homes: list[Home]) -> list[Pixels]:
+        chunks = decode_chunks(streams, homes=homes)
         if not self.settings.lossless:
             secondhand.remember(chunks)
         return chunks
@@ -169,14 +202,3 @@ def read_stored(array: Array[Any], place: tuple[int, ...], most: int | None = No
     part = None if most is None else RangeByteRequest(0, most)
     found = sync(path.get(default_buffer_prototype(), part))
     return None if found is None else found.to_bytes()
-
-
-def _expected(chunk: np.ndarray[Any, Any], spec: ArraySpec) -> np.ndarray[Any, Any]:
-    """Return a decoded chunk if it is what the array's metadata promises."""
-    dtype = spec.dtype.to_native_dtype()
-    if chunk.shape != spec.shape or chunk.dtype != dtype.newbyteorder("="):
-        raise CorruptStreamError(
-            f"a stream holds a chunk of shape {chunk.shape} and type {chunk.dtype}, where the "
-            f"array's chunks are {spec.shape} of {dtype}: it does not belong here."
-        )
-    return chunk

@@ -146,13 +146,18 @@ def pack(stream: Stream) -> bytes:
     return content + U32.pack(zlib.crc32(content))
 
 
-def parse(data: bytes | bytearray | memoryview) -> Stream:
+def parse(
+    data: bytes | bytearray | memoryview, *, shape: Shape | None = None, dtype: str | None = None
+) -> Stream:
     """Read what `pack` wrote.
 
     Parameters
     ----------
     data : bytes-like
         Exactly one stream.
+    shape, dtype : optional
+        What the chunk must be, where that is known. Without a shape a forged stream may be of
+        2**31 pixels, and its masks take a byte for each.
 
     Returns
     -------
@@ -166,12 +171,13 @@ def parse(data: bytes | bytearray | memoryview) -> Stream:
     NewerFormatError
         The format version is above the one this xtec knows.
     CorruptStreamError
-        Anything else: no xtec stream, a wrong checksum, fields that contradict each other.
+        Anything else: no xtec stream, a wrong checksum, fields that contradict each other, or
+        another chunk than was expected.
     """
     content = memoryview(data).tobytes()
     _check_envelope(content)
     try:
-        return _read(content)
+        return _read(content, shape, dtype)
     except InputError as error:
         raise CorruptStreamError(f"The stream breaks its format. {error}") from error
 
@@ -244,7 +250,7 @@ def _check_envelope(content: bytes) -> None:
         raise CorruptStreamError(f"Format version {version} does not exist.")
 
 
-def _read(content: bytes) -> Stream:
+def _read(content: bytes, expected_shape: Shape | None, expected_dtype: str | None) -> Stream:
     """Take the fields apart; rules of single fields are left to `Stream`, as an InputError."""
     _, _, flags, level, digest, _, crc, frames, height, width, bands, nodata, offset = (
         HEADER.unpack_from(content)
@@ -252,7 +258,14 @@ def _read(content: bytes) -> Stream:
     _require(flags <= IS_INT16 | HAS_NODATA, f"The flags {flags:08b} are unknown.")
     _require(bool(flags & HAS_NODATA) or nodata == 0, "A no-data value is given, but not in use.")
     shape = (frames, bands, height, width)
+    dtype = "int16" if flags & IS_INT16 else "uint16"
     _check_shape(shape)
+    if shape != (expected_shape or shape) or dtype != (expected_dtype or dtype):
+        expected = " of ".join(str(known) for known in (expected_shape, expected_dtype) if known)
+        raise CorruptStreamError(
+            f"a stream holds a chunk of shape {shape} and type {dtype}, where the array's chunks "
+            f"are {expected}: it does not belong here."
+        )
     reader = _Reader(content[: -U32.size], HEADER.size)
     band_indices = tuple(reader.take(bands))
     frame_bytes = reader.unpack(struct.Struct(f"<{frames}I"))
@@ -264,7 +277,7 @@ def _read(content: bytes) -> Stream:
     reader.finish()
     return Stream(
         model_digest=digest,
-        dtype="int16" if flags & IS_INT16 else "uint16",
+        dtype=dtype,
         shape=shape,
         bands=band_indices,
         level=level,

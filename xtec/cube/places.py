@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from zarr.storage import LocalStore
+from zarr.storage import LocalStore, WrapperStore
 
 from xtec.errors import InputError
 
@@ -26,6 +26,8 @@ UNFINISHED, REPLACED = "unfinished", "replaced"
 
 def local_path(store: Any) -> Path | None:
     """Where a store lies on this machine; None where that is not a folder."""
+    if isinstance(store, WrapperStore):
+        return local_path(store._store)  # noqa: SLF001 - what it wraps has no other name
     if isinstance(store, LocalStore):
         return Path(store.root)
     if isinstance(store, str):

@@ -83,9 +83,8 @@ def prepare(  # noqa: PLR0913 - what a user may choose
     if target:
         calibration = calibrate(array.variable, chunk, packing, settings, target, progress=progress)
         settings = replace(settings, compression=calibration.compression)
-    made = _assemble(
-        cube, packing, settings, chunk, shard, _codec(packing, settings, zarr_format, told=told)
-    )
+    codec = _codec(packing, settings, chunk, zarr_format, told=told)
+    made = _assemble(cube, packing, settings, chunk, shard, codec)
     return _noted(made, cube.name, calibration) if calibration else made
 
 
@@ -142,11 +141,13 @@ def in_blocks(variable: xr.Variable, packing: Packing, unit: Shape) -> xr.Variab
     return xr.Variable(variable.dims, data)
 
 
-def _codec(packing: Packing, settings: Settings, zarr_format: int, *, told: bool) -> dict[str, Any]:
+def _codec(
+    packing: Packing, settings: Settings, chunk: Shape, zarr_format: int, *, told: bool
+) -> dict[str, Any]:
     """The codec, where this Zarr format keeps it."""
     if zarr_format == 2:
         dtype = np.dtype(packing.dtype).newbyteorder("<").str
-        return {"compressors": TecCodec(settings, dtype, told=told)}
+        return {"compressors": TecCodec(settings, dtype, shape=chunk, told=told)}
     # A chunk that is missing or padded holds fill_value: no data.
     return {
         "serializer": TecSerializer(settings, told=told),

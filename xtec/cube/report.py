@@ -1,6 +1,6 @@
 """What a compressed cube is made of: model, chunks, sizes.
 
-Below: share, state, stored, target, errors. Above: accessor.
+Below: share, shelf, state, stored, target, errors. Above: accessor.
 """
 
 import html
@@ -17,6 +17,7 @@ from xtec.cube.state import Unfinished
 from xtec.cube.stored import array_of, settings_of
 from xtec.cube.target import ATTRIBUTE, Calibration
 from xtec.errors import InputError
+from xtec.shelf import Shelf
 
 if TYPE_CHECKING:
     import zarr
@@ -51,13 +52,23 @@ class Info:
     """As 16-bit digital numbers."""
     stored_bytes: int | None
     """Sum of the stored chunks; None while nothing is stored, or where the store is unknown."""
+    model_bytes: int | None = None
+    """Weights that the store carries, beside its chunks; None where it carries none, or is unknown.
+    All variables of a store that need one model share it."""
     unfinished: str | None = None
     """What goes on in the store or was interrupted: "writing", "appending"; None if it is whole."""
 
     @property
     def ratio(self) -> float | None:
-        """How many times smaller than the digital numbers."""
+        """How many times smaller than the digital numbers the chunks are, without the model."""
         return self.raw_bytes / self.stored_bytes if self.stored_bytes else None
+
+    @property
+    def ratio_with_model(self) -> float | None:
+        """The same with the model counted in, where the store carries it."""
+        if not self.stored_bytes:
+            return None
+        return self.raw_bytes / (self.stored_bytes + (self.model_bytes or 0))
 
     @property
     def bits_per_pixel_per_band(self) -> float | None:
@@ -66,7 +77,11 @@ class Info:
 
     def to_dict(self) -> dict[str, Any]:
         """All of it, the derived figures too."""
-        derived = {"ratio": self.ratio, "bits_per_pixel_per_band": self.bits_per_pixel_per_band}
+        derived = {
+            "ratio": self.ratio,
+            "ratio_with_model": self.ratio_with_model,
+            "bits_per_pixel_per_band": self.bits_per_pixel_per_band,
+        }
         return asdict(self) | derived
 
     def rows(self) -> list[tuple[str, str]]:
@@ -75,6 +90,10 @@ class Info:
         if self.stored_bytes is not None:
             stored = f"{_size(self.stored_bytes)}, {self.ratio or 0:.1f} times smaller"
             bits = f"{self.bits_per_pixel_per_band:.3f} per pixel per band"
+        carried = []
+        if self.model_bytes is not None:
+            whole = f"; with it {self.ratio_with_model:.3g} times" if self.stored_bytes else ""
+            carried = [("model inside", f"{_size(self.model_bytes)} more, once per store{whole}")]
         shards = f" in shards of {_shape(self.shards)}" if self.shards else ""
         target = [("chosen for", str(self.calibration))] if self.calibration else []
         if self.max_error is not None:
@@ -87,6 +106,7 @@ class Info:
             ("compression", f"{self.compression:g}"),
             *target,
             ("size", f"{_size(self.raw_bytes)} -> {stored}"),
+            *carried,
             ("bits", bits),
             ("shape", _shape(self.shape)),
             ("chunks", _shape(self.chunks) + shards),
@@ -172,6 +192,9 @@ def _describe(dataset: xr.Dataset, name: Hashable) -> Info:
         shards=None if shards is None else tuple(shards),
         raw_bytes=2 * prod(shape),
         stored_bytes=None if array is None else _stored_bytes(array),
+        model_bytes=None
+        if array is None
+        else Shelf(array.store, array.path).stored_bytes(settings.model_digest),
         unfinished=unfinished.state if unfinished else None,
     )
 

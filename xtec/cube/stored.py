@@ -3,10 +3,10 @@
 xarray keeps the array inside wrappers and Dask inside graphs; this file looks there and nowhere
 else in the house is that known.
 
-Below: the sockets. Above: writing, report.
+Below: the sockets. Above: carrying, writing, report.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import xarray as xr
@@ -20,13 +20,21 @@ from xtec.zarr_v3 import TecSerializer
 
 def settings_of(variable: xr.Variable | xr.DataArray) -> Settings | None:
     """Find the settings that a variable was coded with or is going to be; None where it is not."""
-    encoding = variable.encoding
+    codec = _codec_in(variable.encoding)
+    return codec.settings if codec else None
+
+
+def codec_of_array(array: "zarr.Array[Any]") -> TecCodec | TecSerializer | None:
+    """Find the codec of an array; None where it is not ours."""
+    return _codec_in({"serializer": array.serializer, "compressors": array.compressors})
+
+
+def _codec_in(encoding: Mapping[Any, Any]) -> TecCodec | TecSerializer | None:
     codecs = [encoding.get("serializer")]
     for key in ("compressors", "filters"):
         entry = encoding.get(key)
         codecs += entry if isinstance(entry, list | tuple) else [entry]
-    found = [codec for codec in codecs if isinstance(codec, TecCodec | TecSerializer)]
-    return found[0].settings if found else None
+    return next((c for c in codecs if isinstance(c, TecCodec | TecSerializer)), None)
 
 
 def arrays_behind(variable: xr.Variable) -> Iterator["zarr.Array[Any]"]:
@@ -65,8 +73,8 @@ def array_of(dataset: xr.Dataset, name: Any) -> "zarr.Array[Any] | None":
 
 def _settings_of_array(array: "zarr.Array[Any]") -> Settings | None:
     """Find the settings in an array's own metadata."""
-    codecs = {"serializer": array.serializer, "compressors": array.compressors}
-    return settings_of(xr.Variable((), 0, encoding=codecs))
+    codec = codec_of_array(array)
+    return codec.settings if codec else None
 
 
 def _unwrap(node: Any) -> "zarr.Array[Any] | None":

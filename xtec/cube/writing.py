@@ -3,7 +3,7 @@
 A store is written beside its place or, where that cannot be, says that it is unfinished until it is
 whole (`places`, `state`).
 
-Below: prepare, places, state, stored, errors. Above: adding, accessor.
+Below: prepare, carrying, places, state, stored, errors. Above: adding, accessor.
 """
 
 import contextlib
@@ -18,7 +18,8 @@ import zarr
 from tqdm import TqdmWarning
 from zarr.errors import ContainsArrayError, ContainsGroupError
 
-from xtec.cube import places, state
+from xtec.cube import carrying, places, state
+from xtec.cube.carrying import NOISE
 from xtec.cube.places import local_path
 from xtec.cube.state import WRITING, Unfinished
 from xtec.cube.stored import arrays_behind, settings_of
@@ -26,8 +27,6 @@ from xtec.errors import InputError
 
 ZARR_FILES = ("zarr.json", ".zgroup", ".zarray", ".zmetadata", ".zattrs")
 """By one of these a folder is known as a Zarr store."""
-
-NOISE = "Consolidated metadata is currently not part|The data type .* does not have a Zarr V3"
 
 
 def refuse_to_spoil(source: xr.Dataset, store: Any, *, overwrite: bool) -> None:
@@ -56,7 +55,13 @@ def refuse_to_spoil(source: xr.Dataset, store: Any, *, overwrite: bool) -> None:
 
 
 def write(
-    prepared: xr.Dataset, store: Any, *, zarr_format: int, overwrite: bool, progress: bool
+    prepared: xr.Dataset,
+    store: Any,
+    *,
+    zarr_format: int,
+    overwrite: bool,
+    progress: bool,
+    embed_weights: bool | None = None,
 ) -> xr.Dataset:
     """Encode and write everything, then open what was written.
 
@@ -86,6 +91,7 @@ def write(
             zarr_format,
             overwrite=overwrite,
             progress=progress,
+            embed_weights=embed_weights,
         )
         if path is not None and place is not None:
             places.settle(place, path, unfinished.run, overwrite=overwrite)
@@ -103,11 +109,13 @@ def _write(
     *,
     overwrite: bool,
     progress: bool,
+    embed_weights: bool | None,
 ) -> None:
     """Write everything to a store that says so until it is whole."""
     prepared = prepared.assign_attrs(unfinished.to_attribute())
     with quiet():
         task = _lay_out(prepared, store, zarr_format, overwrite=overwrite)
+        carrying.embed(prepared, store, zarr_format, weights=embed_weights)
     with progress_bar(shown=progress):
         task.compute()
     with quiet():
@@ -164,7 +172,7 @@ def _lay_out(prepared: xr.Dataset, store: Any, zarr_format: int, *, overwrite: b
 
 def _open(prepared: xr.Dataset, store: Any) -> xr.Dataset:
     """Open a store; values of the coded variable in the type that was compressed."""
-    opened: xr.Dataset = xr.open_zarr(store)
+    opened = carrying.open_zarr(store)
     opened.encoding["source"] = store
     for name, variable in prepared.data_vars.items():
         if settings_of(variable) is not None and opened[name].dtype.kind == variable.dtype.kind:

@@ -21,6 +21,15 @@ LEVELS_PER_HALVING = 64
 STEP_OF_ONE_DN = 3600
 """Step of compression 1."""
 
+SIZES = {
+    "d_model": (1, 1 << 14), "heads": (1, 1 << 10), "layers": (0, 256), "layers_separate": (0, 256),
+    "layers_joint": (0, 256), "layers_decoder": (0, 256), "mlp_ratio": (1, 64), "lags": (1, 16),
+    "prior_bits": (2, 16), "residual_blocks": (0, 64),
+}  # fmt: skip
+"""From and to; more than any network needs: a description may come from a forged store."""
+BANDS, STAGES, CHANNELS = 256, 8, 1 << 14
+"""At most, and at least one of each."""
+
 WINDOW = 4
 """Side of the windows that are coded, in latents; the context window is twice as wide."""
 CONTEXT_FRAMES = 2
@@ -66,6 +75,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         """Refuse descriptions that contradict themselves."""
+        _check_reason(self)
         if not len(self.bands) == len(self.mean) == len(self.std):
             raise ModelError(
                 f"{len(self.bands)} bands, {len(self.mean)} means and {len(self.std)} standard "
@@ -128,6 +138,7 @@ class LappedConfig:
 
     def __post_init__(self) -> None:
         """Refuse descriptions that contradict themselves."""
+        _check_reason(self)
         if self.d_model % self.heads:
             raise ModelError(f"d_model {self.d_model} is not a multiple of {self.heads} heads.")
 
@@ -173,6 +184,28 @@ def from_dict(fields: dict[str, Any]) -> Config:
         return KINDS[tuples.pop("kind", "tec-tt")](**tuples)
     except (TypeError, KeyError) as error:
         raise ModelError(f"not a description of this xtec's networks: {error!r}.") from error
+
+
+def _check_reason(config: Config) -> None:
+    """Refuse what no network has: building it might take for ever."""
+    for name, (least, most) in SIZES.items():
+        _require_integer(name, getattr(config, name, least), least, most)
+    _require_integer("the number of bands", len(config.bands), 1, BANDS)
+    if not all(isinstance(band, str) for band in config.bands):
+        raise ModelError(f"bands of a network are {config.bands!r}; names are allowed.")
+    if isinstance(config, ModelConfig):
+        _require_integer("the number of stages", len(config.channels), 1, STAGES)
+        for width in config.channels:
+            _require_integer("channels", width, 1, CHANNELS)
+        number: Any
+        for number in (*config.mean, *config.std):
+            if not isinstance(number, int | float) or not math.isfinite(number):
+                raise ModelError(f"a mean or deviation of a band is {number!r}, not a number.")
+
+
+def _require_integer(name: str, value: Any, least: int, most: int) -> None:
+    if type(value) is not int or not least <= value <= most:
+        raise ModelError(f"{name} of a network is {value!r}; {least} to {most} is allowed.")
 
 
 BANDS_L1C = (

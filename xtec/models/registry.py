@@ -4,15 +4,16 @@ A name is versioned and never changes its weights; ``embedded`` stands for the n
 ships in the package, ``tt-s2l1c`` and ``tt-s2l2a`` for the official TerraCodec checkpoint that was
 trained for the lambda nearest to the one asked for. Weights files are known once they were used in
 this process, or when they lie in a folder of the environment variable ``XTEC_MODEL_PATH``; official
-ones also when they lie in the cache of the Hugging Face hub. Files are large: none is hashed that
-is not likely to be meant.
+ones also when they lie in the cache of the Hugging Face hub. A store may carry its model: such a
+file is known by its digest alone, as what a store calls it is no proof. Files are large: none is
+hashed that is not likely to be meant.
 
 Below: hub, official, weights, errors. Above: engine, codec.
 """
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from xtec.errors import ModelError, WrongModelError
@@ -24,11 +25,26 @@ EMBEDDED = "xtec-small-2"
 SEARCH_PATH = "XTEC_MODEL_PATH"
 INSTALL = (
     "Install the xarray-tec version it came with, or put its weights file into a folder named in "
-    f"the environment variable {SEARCH_PATH}."
+    f"the environment variable {SEARCH_PATH}. Where the store carries it (in its group "
+    "tec_models), xtec.register_store(store) makes it known."
 )
+
+PACKAGE = Path(__file__).parent
+"""Where the package's own weights lie."""
+
+Shelf = Callable[[str], Path | None]
+"""Where a store keeps its models: takes how a digest begins, gives a weights file, or None."""
 
 _used: dict[str, Card] = {}
 """Cards by digest: two files may carry one name, say of two runs of a training recipe."""
+
+_lent: dict[str, Card] = {}
+"""Cards of files from stores, by digest."""
+
+_shelves: list[Shelf] = []
+"""Those of stores that were opened in this process, or sent to it, the latest first."""
+SHELVES = 64
+"""So many are remembered: a missing model is looked for in each."""
 
 
 def resolve(model: str, compression: float | None = None) -> Card:
@@ -71,7 +87,7 @@ def resolve(model: str, compression: float | None = None) -> Card:
     )
 
 
-def find(prefix: bytes, hint: str | None = None) -> Card:
+def find(prefix: bytes, hint: str | None = None, shelf: Shelf | None = None) -> Card:
     """Find the model whose digest begins with ``prefix``: the one a stream was written with.
 
     Nothing is fetched unless the environment variable ``XTEC_HUB`` is 1.
@@ -81,6 +97,8 @@ def find(prefix: bytes, hint: str | None = None) -> Card:
     prefix : bytes
     hint : str, optional
         What the model was called where the stream was written: files of that name come first.
+    shelf : callable, optional
+        Where the store that it stands in keeps its models: asked before any cache or the hub.
 
     Raises
     ------
@@ -88,9 +106,16 @@ def find(prefix: bytes, hint: str | None = None) -> Card:
         No model at hand has that digest; the message says which it is and how to get it.
     """
     start = prefix.hex()
-    for card in _used.values():
+    for card in (*_used.values(), *_lent.values()):
         if card.digest.startswith(start):
             return card
+    shelves = [shelf, *_shelves] if shelf else [*_shelves]
+    for path in _named(hint, own=bool(shelves)):
+        if weights.digest(path).startswith(start):
+            return read_card(path)
+    lent = next(filter(None, (ask(start) for ask in shelves)), None)
+    if lent is not None:
+        return lend(lent)
     one = official.BY_NAME.get(hint or "")
     for path in _candidates(start, hint, one):
         if weights.digest(path).startswith(start):
@@ -103,6 +128,24 @@ def find(prefix: bytes, hint: str | None = None) -> Card:
         f"this was written with the model of digest {start}...{named}, which is not among "
         f"{sorted(known())}. {advice}"
     )
+
+
+def offer(shelf: Shelf) -> None:
+    """Ask a store for models in this process from now on, where they are not at hand."""
+    _shelves[:] = [shelf, *(other for other in _shelves if other != shelf)][:SHELVES]
+
+
+def lend(path: Path) -> Card:
+    """Make a file that came from a store known in this process, by its digest alone.
+
+    Raises
+    ------
+    ModelError
+        It is no weights file.
+    """
+    card = read_card(path)
+    _lent[card.digest] = card
+    return card
 
 
 def _fetch(start: str, one: Checkpoint) -> tuple[Card | None, str]:
@@ -136,20 +179,25 @@ def _files() -> list[tuple[str, Path]]:
     """
     folders = os.environ.get(SEARCH_PATH, "").split(os.pathsep)
     found = []
-    for folder in (Path(__file__).parent, *map(Path, filter(None, folders))):
+    for folder in (PACKAGE, *map(Path, filter(None, folders))):
         for path in sorted(p for suffix in SUFFIXES for p in folder.glob(f"*{suffix}")):
             with contextlib.suppress(ModelError):
                 found.append((read_name(path), path))
     return found
 
 
+def _named(hint: str | None, *, own: bool) -> Iterator[Path]:
+    """Files of a name; if wanted, also the package's own, which need not be copied from a store."""
+    for name, path in _files():
+        if name == hint or (own and path.parent == PACKAGE):
+            yield path
+
+
 def _candidates(start: str, hint: str | None, one: Checkpoint | None) -> Iterator[Path]:
-    """Files that may have a digest that starts so, the likeliest first: it takes time to hash."""
-    files = _files()
-    yield from (path for name, path in files if name == hint)
+    """Files of other names that may have a digest that starts so: it takes time to hash one."""
     if one:
         yield from (p for p in hub.cached(one) if (hub.digest_hint(p) or start).startswith(start))
-    yield from (path for name, path in files if name != hint)
+    yield from (path for name, path in _files() if name != hint)
     if not one:
         everything = (p for other in official.CHECKPOINTS for p in hub.cached(other))
         yield from (p for p in everything if (hub.digest_hint(p) or "").startswith(start))

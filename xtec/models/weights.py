@@ -146,7 +146,7 @@ def load(card: Card) -> "Network":
     """
     if card.path.suffix == checkpoint.SUFFIX:
         if digest(card.path) != card.digest:
-            raise _changed(card)
+            raise changed(card)
         assert not isinstance(card.config, LappedConfig)  # noqa: S101 - a checkpoint's never is
         network: Network = checkpoint.load(card.path, card.config)
     else:
@@ -167,7 +167,7 @@ def _load_safetensors(card: Card) -> "Network":
     except OSError as error:
         raise _unreadable(card.path, error) from error
     if hashlib.sha256(data).hexdigest() != card.digest:
-        raise _changed(card)
+        raise changed(card)
     # Without memory for weights of its own. Keep the network's initialisers to those that do not
     # import torch's compiler here, which takes a second (normal_ and arithmetic do).
     with torch.device("meta"):
@@ -185,5 +185,6 @@ def _load_safetensors(card: Card) -> "Network":
     return model
 
 
-def _changed(card: Card) -> ModelError:
+def changed(card: Card) -> ModelError:
+    """What is raised where a file is no longer the one that its card describes."""
     return ModelError(f"{card.path} is no longer the file with digest {card.digest[:16]}.")
