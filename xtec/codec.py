@@ -6,8 +6,10 @@ imports neither torch nor numba; coding a chunk does.
 Below: engine, pixels, settings, models, coding. Above: zarr_v2, zarr_v3, cube.
 """
 
-from collections.abc import Hashable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -26,9 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Settings", "decode_chunk", "decode_chunks", "encode_chunk", "encode_chunks"]
 
-
-CHUNKS_AT_ONCE = 8
-"""Chunks of one pass through the network: bounds memory, changes no byte."""
+A = TypeVar("A")
+R = TypeVar("R")
 
 
 def encode_chunk(chunk: Pixels, settings: Settings) -> bytes:
@@ -67,20 +68,26 @@ def encode_chunks(chunks: Sequence[Pixels], settings: Settings) -> list[bytes]:
     native: list[Pixels] = [
         chunk.astype(chunk.dtype.newbyteorder("="), copy=False) for chunk in chunks
     ]
-    streams: dict[int, bytes] = {}
-    for indices in _alike((chunk.dtype.name, chunk.shape) for chunk in native):
-        streams |= zip(indices, _encode([native[i] for i in indices], settings), strict=True)
-    return [streams[i] for i in range(len(chunks))]
+    return _each(partial(_encode, settings), native, settings.card)
 
 
-def decode_chunks(streams: Sequence[bytes], *, model: str | None = None) -> list[Pixels]:
-    """Decode chunks.
+def decode_chunks(
+    streams: Sequence[bytes],
+    *,
+    model: str | None = None,
+    frames: Sequence[int | None] | None = None,
+) -> list[Pixels]:
+    """Decode chunks, or the first frames of them.
 
     Parameters
     ----------
     streams : sequence of bytes
+        Whole ones: their checksums cover all bytes.
     model : str, optional
         What the model was called where the streams were written; for messages only.
+    frames : sequence of int or None, optional
+        How many of the first frames of each are wanted, at least 1; the others are not decoded.
+        None: all of them.
 
     Returns
     -------
@@ -93,9 +100,13 @@ def decode_chunks(streams: Sequence[bytes], *, model: str | None = None) -> list
         Truncated, corrupt, of a newer format or of a model that is not at hand.
     """
     parsed = [container.parse(data) for data in streams]
-    chunks: dict[int, Pixels] = {}
-    for indices in _alike((s.model_digest, s.level, s.shape, not s.payload) for s in parsed):
-        chunks |= zip(indices, _decode([parsed[i] for i in indices], model), strict=True)
+    tasks = list(zip(range(len(parsed)), parsed, frames or [None] * len(parsed), strict=True))
+    chunks = {i: _empty(_first(s, n)) for i, s, n in tasks if not s.payload}
+    for digest in {s.model_digest for s in parsed if s.payload}:
+        card = registry.find(digest, model)
+        its = [task for task in tasks if task[1].payload and task[1].model_digest == digest]
+        found = _each(partial(_decode, card), [(s, n) for _, s, n in its], card)
+        chunks |= zip((i for i, _, _ in its), found, strict=True)
     return [chunks[i] for i in range(len(parsed))]
 
 
@@ -120,31 +131,23 @@ def _check(chunk: Pixels, settings: Settings) -> None:
         raise InputError(f"no-data {settings.nodata} is not a {chunk.dtype}; give {low} to {high}.")
 
 
-def _alike(keys: Iterable[Hashable]) -> list[list[int]]:
-    """Indices of equal keys, together."""
-    groups: dict[Hashable, list[int]] = {}
-    for i, key in enumerate(keys):
-        groups.setdefault(key, []).append(i)
-    return list(groups.values())
-
-
 def _engine(card: Card) -> "Engine":
     from xtec.engine import engine  # torch arrives with the first pixel
 
     return engine(card)
 
 
-def _encode(chunks: list[Pixels], settings: Settings) -> list[bytes]:
-    """Chunks of one type and shape."""
-    streams: list[bytes] = []
-    for begin in range(0, len(chunks), CHUNKS_AT_ONCE):
-        batch = [prepare(chunk, settings) for chunk in chunks[begin : begin + CHUNKS_AT_ONCE]]
-        full = [p.network for p in batch if not p.invalid.all()]
-        coded: Iterator[Coded] = iter(())
-        if full:
-            coded = iter(_engine(settings.card).encode(full, settings.level))
-        streams += [_pack(p, settings, None if p.invalid.all() else next(coded)) for p in batch]
-    return streams
+def _each(function: Callable[[A], R], items: Sequence[A], card: Card) -> list[R]:
+    """Do what chunks need, several at a time, as suits the network."""
+    return _engine(card).each(function, items) if items else []
+
+
+def _encode(settings: Settings, chunk: Pixels) -> bytes:
+    prepared = prepare(chunk, settings)
+    if prepared.invalid.all():
+        return _pack(prepared, settings, None)
+    (coded,) = _engine(settings.card).encode([prepared.network], settings.level)
+    return _pack(prepared, settings, coded)
 
 
 def _pack(prepared: Prepared, settings: Settings, coded: "Coded | None") -> bytes:
@@ -173,39 +176,43 @@ def _pack(prepared: Prepared, settings: Settings, coded: "Coded | None") -> byte
     )
 
 
-def _decode(streams: list[Stream], model: str | None) -> list[Pixels]:
-    """Streams of one model, setting and shape, all with or all without data."""
-    if not streams[0].payload:
-        return [_empty(s) for s in streams]
-    card = registry.find(streams[0].model_digest, model)
-    chunks: list[Pixels] = []
-    for begin in range(0, len(streams), CHUNKS_AT_ONCE):
-        chunks += _decode_pass(streams[begin : begin + CHUNKS_AT_ONCE], card)
-    return chunks
-
-
-def _decode_pass(streams: list[Stream], card: Card) -> list[Pixels]:
+def _decode(card: Card, task: tuple[Stream, int | None]) -> Pixels:
+    """So many first frames of a stream with latents."""
     from xtec.coding import rans  # numba arrives with the first pixel
 
-    config, level = card.config, streams[0].level
-    band = max(max(s.bands) for s in streams)
-    if level >= config.levels or band >= len(config.bands):
+    whole, stream, config = task[0], _first(*task), card.config
+    if stream.level >= config.levels or max(stream.bands) >= len(config.bands):
         raise CorruptStreamError(
-            f"setting {level} or band {band} does not exist in model {card.name}."
+            f"setting {stream.level} or band {max(stream.bands)} does not exist in model "
+            f"{card.name}."
         )
-    frames, bands, height, width = streams[0].shape
+    frames, bands, height, width = stream.shape
     bands = len(config.bands) if config.whole else bands
     padded = frames, bands, height + -height % config.tile, width + -width % config.tile
-    decoders = [rans.Decoder(s.payload, tables.load()) for s in streams]
-    chunks = _engine(card).decode([d.decode for d in decoders], level, padded)
-    for decoder, stream, decoded in zip(decoders, streams, chunks, strict=True):
-        decoder.finish()
-        if container.latents_crc(decoded.latents) != stream.latents_crc:
-            raise CorruptStreamError(
-                f"the latents decode to another checksum than they were written with (model "
-                f"{card.name}): no pixel of this chunk can be trusted."
-            )
-    return [restore(d.pixels(), s, config) for d, s in zip(chunks, streams, strict=True)]
+    decoder = rans.Decoder(stream.payload, tables.load())
+    (decoded,) = _engine(card).decode([decoder.decode], stream.level, padded)
+    decoder.finish(ended=stream is whole)
+    # The checksum covers all frames: of some it says nothing.
+    if stream is whole and container.latents_crc(decoded.latents) != stream.latents_crc:
+        raise CorruptStreamError(
+            f"the latents decode to another checksum than they were written with (model "
+            f"{card.name}): no pixel of this chunk can be trusted."
+        )
+    return restore(decoded.pixels(), stream, config)
+
+
+def _first(stream: Stream, frames: int | None) -> Stream:
+    """What a stream would be if the chunk ended after some frames; itself where it does."""
+    if frames is None or frames >= stream.shape[0]:
+        return stream
+    return replace(
+        stream,
+        shape=(frames, *stream.shape[1:]),
+        invalid=None if stream.invalid is None else stream.invalid[:frames],
+        saturated=None if stream.saturated is None else stream.saturated[:frames],
+        frame_bytes=stream.frame_bytes[:frames],
+        payload=stream.payload[: stream.frame_bytes[frames - 1]],
+    )
 
 
 def _empty(stream: Stream) -> Pixels:

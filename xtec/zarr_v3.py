@@ -1,7 +1,8 @@
 """The socket for Zarr format 3: a serializer that codes whole batches of chunks.
 
 It works alone and as the inner codec of shards. Zarr calls it on its event loop, so the work
-happens in a thread. A chunk that does not exist (None) stays None.
+happens in a thread. A chunk that does not exist (None) stays None. Of a chunk whose first dates
+are read, only these are decoded.
 
 Below: codec. Above: cube.
 """
@@ -9,13 +10,17 @@ Below: codec. Above: cube.
 import asyncio
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
-from zarr.abc.codec import ArrayBytesCodec
+from zarr import config
+from zarr.abc.codec import ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin
+from zarr.abc.store import ByteGetter
 from zarr.core.array_spec import ArraySpec
 from zarr.core.buffer import Buffer, NDBuffer
-from zarr.core.common import JSON, parse_named_configuration
+from zarr.core.common import JSON, concurrent_map, parse_named_configuration
+from zarr.core.indexing import SelectorTuple
 
 from xtec.codec import Settings, decode_chunks, encode_chunks
 from xtec.errors import CorruptStreamError, InputError
@@ -25,7 +30,7 @@ DTYPES = ("uint16", "int16")
 
 
 @dataclass(frozen=True)
-class TecSerializer(ArrayBytesCodec):
+class TecSerializer(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
     """Code chunks (time, band, y, x) of uint16 or int16 with a Temporal Transformer.
 
     Use it as the ``serializer`` of an array, with ``compressors=None``: there is nothing left to
@@ -98,13 +103,47 @@ class TecSerializer(ArrayBytesCodec):
             A stream holds a chunk of another shape or type than the array's.
         """
         batch = list(chunks_and_specs)
-        streams = [chunk.to_bytes() for chunk, _ in batch if chunk is not None]
-        chunks = iter(await asyncio.to_thread(decode_chunks, streams, model=self.settings.model))
+        return await self._decode([(chunk, (), spec) for chunk, spec in batch])
+
+    async def decode_partial(
+        self, batch_info: Iterable[tuple[ByteGetter, SelectorTuple, ArraySpec]]
+    ) -> list[NDBuffer | None]:
+        """Fetch a batch of chunks and decode what is selected of each, up to the last frame.
+
+        All bytes of a chunk are fetched, as its checksum covers them all. What a batch is, Zarr's
+        ``codec_pipeline.batch_size`` says.
+
+        Raises
+        ------
+        CorruptStreamError
+            As `decode`.
+        """
+        batch = list(batch_info)
+        stored: list[Buffer | None] = await concurrent_map(
+            [(getter, spec.prototype) for getter, _, spec in batch],
+            lambda getter, prototype: getter.get(prototype),
+            config.get("async.concurrency"),
+        )
+        return await self._decode(
+            [(data, selection, spec)
+             for data, (_, selection, spec) in zip(stored, batch, strict=True)]
+        )  # fmt: skip
+
+    async def _decode(
+        self, batch: list[tuple[Buffer | None, SelectorTuple, ArraySpec]]
+    ) -> list[NDBuffer | None]:
+        decode = partial(
+            decode_chunks,
+            [data.to_bytes() for data, _, _ in batch if data is not None],
+            model=self.settings.model,
+            frames=[_frames(part, spec) for data, part, spec in batch if data is not None],
+        )
+        chunks = iter(await asyncio.to_thread(decode))
         return [
-            None if chunk is None else spec.prototype.nd_buffer.from_numpy_array(
-                _expected(next(chunks), spec)
+            None if data is None else spec.prototype.nd_buffer.from_numpy_array(
+                _expected(next(chunks), spec, selection)[selection]
             )
-            for chunk, spec in batch
+            for data, selection, spec in batch
         ]  # fmt: skip
 
     def _check(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
@@ -126,10 +165,20 @@ class TecSerializer(ArrayBytesCodec):
             )
 
 
-def _expected(chunk: np.ndarray[Any, Any], spec: ArraySpec) -> np.ndarray[Any, Any]:
-    """Return a decoded chunk if it is what the array's metadata promises."""
+def _frames(selection: SelectorTuple, spec: ArraySpec) -> int:
+    """How many of a chunk's frames there are up to the last one selected."""
+    frames = np.arange(spec.shape[0])
+    times: Any = (*selection, slice(None))[0] if isinstance(selection, tuple) else selection
+    return int(np.max(frames[times], initial=0)) + 1
+
+
+def _expected(
+    chunk: np.ndarray[Any, Any], spec: ArraySpec, selection: SelectorTuple
+) -> np.ndarray[Any, Any]:
+    """Return the decoded frames of a chunk if they are what the array's metadata promises."""
     dtype = spec.dtype.to_native_dtype()
-    if chunk.shape != spec.shape or chunk.dtype != dtype.newbyteorder("="):
+    shape = (_frames(selection, spec), *spec.shape[1:])
+    if chunk.shape != shape or chunk.dtype != dtype.newbyteorder("="):
         raise CorruptStreamError(
             f"a stream holds a chunk of shape {chunk.shape} and type {chunk.dtype}, where the "
             f"array's chunks are {spec.shape} of {dtype}: it does not belong here."
