@@ -29,6 +29,11 @@ ALONE = (0, 5)
 AMPLIFIED = 1000
 
 
+def settings_of(model):
+    """Of a name in `MODELS`, or of a weights file."""
+    return SETTINGS.get(model) or Settings(model=model, compression=20)
+
+
 def digest(latents):
     return hashlib.sha256(np.ascontiguousarray(latents, "<i4").tobytes()).hexdigest()
 
@@ -115,7 +120,7 @@ def float_rows(settings, folder, out):
 
 def main():
     folder, out = Path(sys.argv[1]), Path(sys.argv[1], sys.argv[2])
-    settings = SETTINGS[sys.argv[3]]
+    settings = settings_of(sys.argv[3])
     out.mkdir()
     if "no-onednn" in sys.argv:
         torch.backends.mkldnn.set_flags(_enabled=False)

@@ -2,7 +2,7 @@
 
 Each method is one call down.
 
-Below: cube. Above: the package itself, cli.
+Below: io, cube. Above: the package itself, cli.
 """
 
 from collections.abc import Hashable
@@ -14,6 +14,7 @@ import xarray as xr
 from xtec.cube import layout, prepare, quality, report, stacking, writing
 from xtec.cube.chunks import Sizes
 from xtec.cube.report import Info
+from xtec.io.native import native
 
 
 @xr.register_dataset_accessor("tec")  # type: ignore[no-untyped-call]
@@ -170,6 +171,13 @@ class Tec:
         """Make one variable per band, as it was before compression; lazy."""
         cube = layout.find_cube(self._dataset, variable)
         return stacking.unstack(cube.dataset, cube.name)
+
+    def native(self, variable: Hashable | None = None) -> xr.DataTree:
+        """Give each band at its own resolution, where a reader of `xtec.io` repeated its pixels.
+
+        Groups "r10m", "r20m" and "r60m"; lazy. See `xtec.io.native`.
+        """
+        return native(self._dataset, variable)
 
     @property
     def array(self) -> xr.DataArray:

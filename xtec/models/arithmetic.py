@@ -8,7 +8,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from xtec.errors import ModelError
-from xtec.models.exact import BYTE_LIMIT, EXACT_FLOAT32, EXACT_FLOAT64, ONE, Tables
+from xtec.models.exact import (
+    BYTE_LIMIT,
+    EXACT_FLOAT32,
+    EXACT_FLOAT64,
+    EXACT_INT32,
+    ONE,
+    Tables,
+)
 from xtec.models.exact_compiled import Compiled
 from xtec.models.exact_tensors import Tensors
 
@@ -45,17 +52,20 @@ class Arithmetic:
         self.steps = (Compiled if compiled else Tensors)(self.tables)
 
     def carrier(self, limit: int, inner: int) -> torch.dtype:
-        """Give the type that holds sums of ``inner`` products of integers within +-limit.
+        """Give the type in which sums of ``inner`` products of integers within +-limit go on.
+
+        Sums of bytes' products are rounded to float32 where that does not hold them.
 
         Raises
         ------
         ModelError
-            Not even float64 does.
+            Not even float64 holds them.
         """
         bound = limit * limit * inner
         if bound >= EXACT_FLOAT64:
             raise ModelError(f"sums may reach {bound}, too large to be exact (2**53).")
-        return torch.float32 if bound < EXACT_FLOAT32 else torch.float64
+        most = EXACT_INT32 if limit <= BYTE_LIMIT else EXACT_FLOAT32
+        return torch.float32 if bound < most else torch.float64
 
     def operands(self, limit: int, inner: int, outer: int) -> torch.dtype:
         """Give the type that operands of a product have: bytes where they may."""
@@ -64,14 +74,21 @@ class Arithmetic:
             return kind
         return kind if inner % BYTES_MULTIPLE or outer % BYTES_MULTIPLE else torch.int8
 
-    def matmul(self, a: Tensor, b: Tensor) -> Tensor:
-        """Exact product of integer tensors of one type, as `operands` gives it."""
+    def matmul(self, a: Tensor, b: Tensor, limit: int) -> Tensor:
+        """Exact product of integers within +-limit, of one type, as `operands` gives it.
+
+        int32 of bytes, else floating point.
+        """
         if a.dtype == torch.int8:
             found = self._bytes(a.reshape(-1, a.shape[-1]), b)
             return found.view(*a.shape[:-1], b.shape[-1])
-        if self.product == torch.float64 and a.dtype == torch.float32:
-            return (a.double() @ b.double()).float()
-        return a @ b
+        if torch.float64 in (a.dtype, self.product):
+            return a.double() @ b.double()
+        most = (EXACT_FLOAT32 - 1) // limit**2
+        if a.shape[-1] <= most:
+            return a @ b
+        pairs = zip(a.split(most, -1), b.split(most, -2), strict=True)
+        return torch.stack([(x @ y).double() for x, y in pairs]).sum(0)
 
     def _bytes(self, a: Tensor, b: Tensor) -> Tensor:
         if self.device.type == "cpu":

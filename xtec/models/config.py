@@ -52,7 +52,7 @@ class ModelConfig:
     mlp_ratio: int = 4
     context_frames: int = 2
     """Frames that the joint encoder looks back on."""
-    prior_bits: int = 7
+    prior_bits: int = 8
     """Bits, sign included, that weights and activations are rounded to in the exact prior."""
 
     whole: ClassVar[bool] = True

@@ -27,6 +27,7 @@ ONE = 1024
 LIMIT = 2**20
 """Largest magnitude of a fixed-point number: 1024 units."""
 EXACT_FLOAT32 = 2**24
+EXACT_INT32 = 2**31
 EXACT_FLOAT64 = 2**53
 BYTE_LIMIT = 127
 """Largest magnitude of an operand that a product of bytes takes."""
@@ -117,7 +118,7 @@ class Sums:
     """What a linear layer's products come to, before they are fixed point again."""
 
     sums: Tensor
-    """[..., N], exact: int32, float32 or float64."""
+    """[..., N], exact: int32, float32 or float64; rounded to the scale's type before all else."""
     largest: Tensor
     """[..., 1], float32: what the inputs' integers stand for."""
     scale: Tensor

@@ -17,7 +17,7 @@ from xtec.coding.kernel import compiled
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 Sums = NDArray[Any]
-"""Exact sums of products: int32, or float32 with integer values."""
+"""Exact sums of products: int32, or floats with integer values."""
 Integers = NDArray[Any]
 """What enters a product: int8, or float32 with integer values."""
 Layer = tuple[Sums, Floats, Floats, Floats]

@@ -85,7 +85,7 @@ class Linear:
 
     def _sums(self, x: Tensor | Quantised) -> Sums:
         q = self.quantised(x) if isinstance(x, Tensor) else x
-        found = self.arithmetic.matmul(q.integers, self.weight.T)
+        found = self.arithmetic.matmul(q.integers, self.weight.T, self.limit)
         return Sums(found, q.largest, self.scale, self.bias)
 
 
@@ -129,16 +129,15 @@ def split(arithmetic: Arithmetic, x: Tensor, count: int) -> Quantised:
 
 def attend(arithmetic: Arithmetic, q: Quantised, keys: Keys, *, causal: bool = False) -> Tensor:
     """Softmax attention of queries [P, heads, n, width] to fixed point [P, n, D]."""
-    windows, _, n, width = q.integers.shape
+    windows, _, n, _ = q.integers.shape
     shared = len(keys.keys.integers) < windows
     if shared:
         # As if all were the queries of one window.
         integers, largest = (x.transpose(0, 1).flatten(1, 2)[None] for x in vars(q).values())
         q = Quantised(integers, largest)
-    kind = arithmetic.carrier(ATTENTION_LIMIT, max(width, keys.keys.integers.shape[-2]))
 
     def product(x: Tensor, y: Tensor) -> Tensor:
-        return arithmetic.matmul(x.to(kind), y.to(kind)).float()
+        return arithmetic.matmul(x, y, ATTENTION_LIMIT).float()
 
     scores = product(q.integers, keys.keys.integers.transpose(-2, -1))
     weights, factor = arithmetic.steps.soften(scores, q, keys, causal=causal)
