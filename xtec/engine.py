@@ -152,17 +152,48 @@ class Engine:
         return self._model.reconstruct(chunks)
 
 
-def default_device() -> str:
-    """The device of this process: ``XTEC_DEVICE``, else CUDA where there is one, else the CPU."""
+def default_device(wish: str | None = None) -> str:
+    """The device of this process: ``XTEC_DEVICE``, else CUDA where there is one, else the CPU.
+
+    Or what is wished for, if it is there.
+    """
     cuda = torch.cuda.is_available()
-    device = os.environ.get(DEVICE) or ("cuda" if cuda else "cpu")
+    device = wish or os.environ.get(DEVICE) or ("cuda" if cuda else "cpu")
     kind = device.partition(":")[0]
     if kind not in KINDS or (kind == "cuda" and not cuda):
+        said = f"device={device!r}" if wish else f"{DEVICE}={device!r}"
         raise InputError(
-            f"{DEVICE}={device!r} is not a device of this machine; allowed are "
+            f"{said} is not a device of this machine; allowed are "
             f"{'cpu, cuda and cuda:N' if cuda else 'cpu (torch finds no CUDA here)'}."
         )
     return device
+
+
+def take_device(wish: str | None, seat: int) -> str:
+    """Choose the device of this process, for good.
+
+    Parameters
+    ----------
+    wish : str, optional
+        A torch device; without it `default_device`.
+    seat : int
+        Of several CUDA devices this process takes the one that its seat falls on, in turn.
+    """
+    device = default_device(wish)
+    if wish is None and device == "cuda" and torch.cuda.device_count() > 1:
+        device = f"cuda:{seat % torch.cuda.device_count()}"
+    os.environ[DEVICE] = device
+    return device
+
+
+def use_threads(count: int) -> None:
+    """Give torch so many threads in this process; `Engine.each` takes no more either."""
+    torch.set_num_threads(count)
+
+
+def threads_now() -> int:
+    """How many threads torch has in this process."""
+    return torch.get_num_threads()
 
 
 _building = threading.Lock()
