@@ -46,9 +46,26 @@ def spread(function: Callable[[A], R], items: Iterable[A]) -> list[R]:
     return list(_pool(count()).map(quiet, items))
 
 
+def side_by_side(function: Callable[[A], R], items: Iterable[A], width: int) -> list[R]:
+    """Do ``function`` of each item, so many at a time, in threads that may `spread` within.
+
+    Callers share these threads too: no more items are under way in the whole process.
+    """
+    if hasattr(_thread, "beside"):
+        return [function(item) for item in items]
+    return list(_waiters(width).map(function, items))
+
+
 @lru_cache
 def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, "xtec", initializer=_begin)
+
+
+@lru_cache
+def _waiters(width: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(
+        width, "xtec-beside", initializer=lambda: setattr(_thread, "beside", True)
+    )
 
 
 def _begin() -> None:
@@ -73,3 +90,4 @@ def _libraries() -> list[str]:
 # A forked process has no threads but its own.
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_pool.cache_clear)
+    os.register_at_fork(after_in_child=_waiters.cache_clear)
