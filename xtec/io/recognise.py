@@ -100,7 +100,8 @@ def as_cube(
         return to_cube([eopf.scene(tree, bands) for tree in trees], eopf.ATTRIBUTES)
     cube = find_cube(_selected(dataset_of(source), bands))
     array = _centred(cube.variable)
-    numbers = digital_numbers(array, offset if isinstance(offset, int | np.integer) else None, scale)
+    one = int(offset) if isinstance(offset, int | np.integer) else None
+    numbers = digital_numbers(array, one, scale)
     known = _offsets(array, numbers.offset, offset)
     offsets = known or [0] * array.shape[0]
     target = one_for_all(offsets)
