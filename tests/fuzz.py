@@ -416,7 +416,7 @@ def bounded():
 def main():
     options = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     options.add_argument("--count", type=int, default=2000)
-    options.add_argument("--seed", type=int, default=0)
+    options.add_argument("--seed", default="0", help="any text")
     options.add_argument("--make-corpus", action="store_true")
     options = options.parse_args()
     search_golden_models()
