@@ -511,6 +511,36 @@ def test_bd_rate_of_half_the_bits_is_minus_half(script, curve):
     assert bd_rate(one, half, 33, 44).rate == pytest.approx(1)
 
 
+def test_bounds_are_kept_and_counted(classical, folder, monkeypatch, capsys):
+    script = classical("error_bounds")
+    monkeypatch.setattr(script, "BOUNDS", (0, 7))
+    monkeypatch.setattr(sys, "argv", ["error_bounds.py", "--data", folder])
+    assert script.main() == 0
+    lines = capsys.readouterr().out.splitlines()
+    zero, seven = (line.split("|") for line in lines if line.startswith(("| 0 |", "| 7 |")))
+    assert (zero[-3].strip(), seven[-3].strip()) == ("0", "7")
+    assert float(seven[2]) < float(zero[2]) < 16
+    assert "All bounds are kept." in lines
+
+
+def test_a_bound_that_is_not_kept_is_told(classical, folder, monkeypatch, capsys):
+    script = classical("error_bounds")
+    monkeypatch.setattr(script, "BOUNDS", (5,))
+    monkeypatch.setattr(script, "_learned", lambda options, _, c: script.Learned(Settings()))
+    monkeypatch.setattr(sys, "argv", ["error_bounds.py", "--data", folder])
+    assert script.main() == 1
+    assert "A PROMISE WAS NOT KEPT." in capsys.readouterr().out
+
+
+def test_bits_by_compression_are_printed(classical, folder, monkeypatch, capsys):
+    script = classical("error_bounds")
+    monkeypatch.setattr(script, "SEARCHED_BOUNDS", (50,))
+    monkeypatch.setattr(script, "SEARCHED_STEPS", (512,))
+    monkeypatch.setattr(sys, "argv", ["error_bounds.py", "--search", "--data", folder])
+    assert script.main() == 0
+    assert "step 512 DN" in capsys.readouterr().out
+
+
 def test_the_worst_point_of_a_range_is_found(script, curve):
     found = script("curves").bd_rate(curve([100, 300, 600, 1600]), curve([100, 200, 600, 1600]))
     assert found.worst == pytest.approx(0.5, abs=0.05)

@@ -9,17 +9,28 @@ import re
 import struct
 import zlib
 from contextlib import suppress
+from unittest import mock
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.models import BEST, LAPPED, chunks, context_network, near, write_weights
-from xtec import codec
+from tests.models import (
+    BEST,
+    LAPPED,
+    TINY,
+    chunks,
+    context_network,
+    near,
+    network,
+    write_weights,
+)
+from xtec import codec, residual
 from xtec.codec import Settings, decode_chunk, decode_chunks, encode_chunk, encode_chunks
 from xtec.coding import stream as container
 from xtec.errors import (
+    BoundError,
     CorruptStreamError,
     InputError,
     StreamError,
@@ -28,6 +39,8 @@ from xtec.errors import (
     XtecError,
 )
 from xtec.models import registry
+from xtec.pixels import limits
+from xtec.residual import Kind
 
 
 @pytest.fixture(scope="module")
@@ -284,7 +297,7 @@ def test_latents_of_another_checksum_are_never_made_into_pixels(plain, monkeypat
     """As if the prior had come out otherwise on this machine."""
     stream = container.parse(small(plain))
     forged = container.pack(dataclasses.replace(stream, latents_crc=stream.latents_crc ^ 1))
-    monkeypatch.setattr(codec, "restore", None)
+    monkeypatch.setattr(codec, "numbers", None)
     with pytest.raises(CorruptStreamError, match=r"checksum.*model tiny.*no pixel"):
         decode_chunk(forged)
 
@@ -336,3 +349,176 @@ def test_every_error_is_ours_and_a_value_error(plain):
     for error in (InputError, StreamError):
         assert issubclass(error, XtecError)
         assert issubclass(error, ValueError)
+
+
+# Bounds
+
+
+@pytest.fixture(scope="module")
+def temporal(tmp_path_factory):
+    """A TEC-TT network: its pixels may differ by 1 DN on another machine."""
+    path = tmp_path_factory.mktemp("models") / "temporal.safetensors"
+    return write_weights(path, network(TINY), "temporal")
+
+
+def calm(seed=0):
+    """A scene of little noise, for which a network is worth its bits."""
+    chunk = scene((2, 3, 40, 40), seed=seed)
+    return np.where((chunk == 0) | (chunk == 65535), chunk, 2000 + chunk // 200)
+
+
+def check_bound(chunk, found, one):
+    top = np.iinfo(chunk.dtype).max
+    exact = chunk == top
+    if one.nodata is not None:
+        exact |= chunk == one.nodata
+        assert np.array_equal(found == one.nodata, chunk == one.nodata)
+    assert np.array_equal(found[exact], chunk[exact])
+    error = np.abs(found.astype(int) - chunk).max(axis=(0, 2, 3))
+    assert (error <= one.bounds).all()
+
+
+BOUNDS = st.sampled_from([0, 1, 2, 20, (0, 5, 300), 65535])
+NODATA = st.sampled_from([0, None, 2000, 2001, 32767, 32766])
+
+
+@settings(max_examples=40)
+@given(chunk=chunks(), bound=BOUNDS, nodata=NODATA, compression=st.sampled_from([0.01, 12, BEST]))
+def test_a_bound_is_kept(model, chunk, bound, nodata, compression):
+    one = Settings(model, compression=compression, nodata=nodata, max_error=bound)
+    before = chunk.copy()
+    check_bound(chunk, decode_chunk(encode_chunk(chunk, one)), one)
+    assert np.array_equal(chunk, before)
+
+
+@settings(max_examples=40)
+@given(
+    chunk=chunks(),
+    bound=BOUNDS,
+    nodata=NODATA,
+    seed=st.integers(0, 9),
+    good=st.booleans(),
+)
+def test_a_bound_is_kept_where_a_decoders_network_differs_by_one(
+    temporal, chunk, bound, nodata, seed, good
+):
+    """Of a network that is no good pixels are coded without it; of a good one, corrections."""
+    one = Settings(temporal, nodata=nodata, max_error=bound)
+    random, exact = np.random.default_rng(seed), codec.numbers
+    drawn = random.integers(-3, 4, chunk.shape, np.int32)
+
+    def here(pixels, stream, config):
+        found = chunk + drawn if good else exact(pixels, stream, config)
+        return np.clip(found, *limits(stream.dtype))
+
+    def there(pixels, stream, config):
+        moved = here(pixels, stream, config) + random.integers(-1, 2, chunk.shape, np.int32)
+        return np.clip(moved, *limits(stream.dtype))
+
+    with mock.patch.object(codec, "numbers", here):
+        data = encode_chunk(chunk, one)
+        check_bound(chunk, decode_chunk(data), one)
+    with mock.patch.object(codec, "numbers", there):
+        check_bound(chunk, decode_chunk(data), one)
+
+
+def test_corrections_of_a_good_network_are_taken_where_the_bound_leaves_room(temporal, monkeypatch):
+    chunk = scene((1, 3, 64, 64))
+    near = np.clip(chunk + np.random.default_rng(0).integers(-3, 4, chunk.shape), 0, 65534)
+    monkeypatch.setattr(codec, "numbers", lambda *_: near.astype(np.int32))
+    for bound, kind in ((0, Kind.ALONE), (1, Kind.CORRECTIONS), (9, Kind.CORRECTIONS)):
+        stream = container.parse(encode_chunk(chunk, Settings(temporal, max_error=bound)))
+        assert stream.residual[0] == kind
+        assert bool(stream.payload) == (kind == Kind.CORRECTIONS)
+
+
+def test_pixels_without_a_network_need_no_model(temporal):
+    exact = container.parse(encode_chunk(scene(), Settings(temporal, max_error=0)))
+    lost = dataclasses.replace(exact, model_digest=bytes(8))
+    assert np.array_equal(decode_chunk(container.pack(lost)), scene())
+
+
+@given(seed=st.integers(0, 99), dtype=st.sampled_from(["uint16", "int16"]))
+@settings(max_examples=10)
+def test_numbers_of_the_full_range_come_back_at_hardly_more_than_their_size(model, seed, dtype):
+    limits = np.iinfo(dtype)
+    random = np.random.default_rng(seed)
+    chunk = random.integers(limits.min, limits.max, (2, 3, 64, 64), dtype, endpoint=True)
+    one = Settings(model, max_error=0, nodata=None)
+    data = encode_chunk(chunk, one)
+    assert np.array_equal(decode_chunk(data), chunk)
+    assert len(data) < 1.06 * chunk.nbytes
+
+
+@pytest.mark.parametrize("nodata", [1000, -1000])
+@pytest.mark.parametrize("side", [1, -1])
+def test_pixels_next_to_no_data_keep_the_bound_although_no_data_is_evaded(
+    model, temporal, nodata, side
+):
+    random = np.random.default_rng(0)
+    chunk = (nodata + side * random.integers(1, 9, (2, 3, 16, 16))).astype(np.int16)
+    chunk[0, :, :4] = nodata
+    for name in (model, temporal):
+        for bound in (0, 1, 2, 6):
+            one = Settings(name, compression=1, nodata=nodata, max_error=bound)
+            check_bound(chunk, decode_chunk(encode_chunk(chunk, one)), one)
+
+
+def test_chunks_with_and_without_data_are_bounded_together(model):
+    one = Settings(model, compression=12, max_error=3)
+    batch = [scene(), scene() * 0, scene(seed=1), scene(dtype="int16"), scene()[:1]]
+    streams = encode_chunks(batch, one)
+    assert streams == [encode_chunk(chunk, one) for chunk in batch]
+    for chunk, found in zip(batch, decode_chunks(streams), strict=True):
+        check_bound(chunk, found, one)
+    assert len(streams[1]) < 100
+    mixed = [encode_chunk(batch[0], Settings(model, compression=12)), *streams]
+    assert all(map(np.array_equal, decode_chunks(mixed)[1:], decode_chunks(streams)))
+
+
+def test_a_bound_without_need_costs_a_few_bytes(model):
+    chunk = calm()
+    free = encode_chunk(chunk, Settings(model, compression=12))
+    bound = encode_chunk(chunk, Settings(model, compression=12, max_error=9000))
+    assert len(bound) == len(free) + 1 + 2 + 4 + 4 * len(chunk)
+    assert np.array_equal(decode_chunk(bound), decode_chunk(free))
+
+
+def test_a_decoder_that_does_not_keep_the_bound_is_found_while_encoding(model, monkeypatch):
+    one = Settings(model, compression=12, max_error=3)
+    exact = residual.decode
+    monkeypatch.setattr(residual, "decode", lambda *given: exact(*given) + 9)
+    with pytest.raises(BoundError, match=r"12, 12, 12\] DN .* \[3, 3, 3\] are allowed"):
+        encode_chunk(calm(), one)
+
+
+def test_no_data_that_moved_is_found_while_encoding(model, monkeypatch):
+    one = Settings(model, compression=12, max_error=9000)
+    monkeypatch.setattr(codec, "mark", lambda *_: scene() * 0)
+    with pytest.raises(BoundError, match="other pixels without data"):
+        encode_chunk(scene(), one)
+
+
+def test_a_flipped_bit_in_a_forged_residual_changes_no_pixel(model):
+    """Without the outer checksum that of the residual stands guard."""
+    one = Settings(model, compression=12, max_error=1)
+    data = encode_chunk(calm(), one)
+    good = decode_chunk(data)
+    stream = container.parse(data)
+    for place in range(0, len(stream.residual), len(stream.residual) // 20):
+        bad = bytearray(stream.residual)
+        bad[place] ^= 1 << place % 8
+        forged = container.pack(dataclasses.replace(stream, residual=bytes(bad)))
+        with suppress(StreamError):
+            assert np.array_equal(decode_chunk(forged), good)
+
+
+@pytest.mark.parametrize("keep", ["payload", "residual"])
+def test_latents_and_residual_go_together(model, keep):
+    """One that needs latents must have them, and one that has none must need none."""
+    stream = container.parse(encode_chunk(calm(), Settings(model, compression=12, max_error=1)))
+    change = {"payload": b"", "frame_bytes": (0, 0), "latents_crc": 0}
+    if keep == "payload":
+        change = {"residual": bytes([2]) + stream.residual[1:]}
+    with pytest.raises(CorruptStreamError, match="does not go with"):
+        decode_chunk(container.pack(dataclasses.replace(stream, **change)))

@@ -14,6 +14,9 @@ EXTRAS = ("plot", "hub", "distributed", "bench", "test")
 CONDA_NAMES = {"torch": "pytorch-cpu", "dask": "dask-core", "matplotlib": "matplotlib-base"}
 """Packages that conda-forge calls otherwise than PyPI."""
 
+CONDA_ALONE = {"pip": "", "libgdal-jp2openjpeg": ""}
+"""What conda-forge splits off; rasterio's wheels on PyPI carry that driver of GDAL."""
+
 
 def wanted(project):
     """Conda name -> version specifier of every dependency of pyproject.toml."""
@@ -26,7 +29,7 @@ def wanted(project):
         for each in requirements
         if each.name != project["name"]  # an extra that names other extras
     }
-    return bounds | {"python": project["requires-python"], "pip": ""}
+    return bounds | CONDA_ALONE | {"python": project["requires-python"]}
 
 
 def offered(environment):

@@ -360,7 +360,17 @@ def test_cubes_of_any_kind_are_exported(form, cube, tmp_path):
         assert described(path)["crs"] == "EPSG:32632"
         assert described(path)["nodata"] == 0
         with rasterio.open(path) as file:
-            np.testing.assert_array_equal(file.read(), cube.reflectance[number])
+            expected = cube.reflectance[number].values
+            if form == "reflectance":
+                expected = np.where(expected > 0, expected + 1000, 0)
+                assert set(file.offsets) == {-0.1}
+            np.testing.assert_array_equal(file.read(), expected)
+
+
+def test_what_does_not_fit_is_no_file(cube, tmp_path):
+    with pytest.raises(InputError, match="do not fit"):
+        io.to_geotiff(cube.astype("float32").drop_attrs(), tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_chunks_of_a_store_are_decoded_once(decoded, tmp_path, monkeypatch):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import dask.array as da
 import numpy as np
 import pytest
+import rasterio
 import rioxarray  # noqa: F401  registers .rio
 import xarray as xr
 from affine import Affine
@@ -227,6 +228,24 @@ def test_attributes_that_say_scale_and_offset():
         io.as_cube(loaded(scale_factor=1e-4, add_offset=-0.1), offset=0)
     with pytest.raises(InputError, match=r"offset=\[0, 1000\] contradicts.*1000; leave"):
         io.as_cube(loaded(scale_factor=1e-4, add_offset=-0.1), offset=[0, 1000])
+
+
+@pytest.mark.parametrize("names", [("latitude", "longitude"), ("lat", "lon")])
+def test_geographic_coordinates(names, tmp_path):
+    y, x = names
+    given = loaded().drop_vars("spatial_ref").rename({"y": y, "x": x})
+    given = given.assign_coords({y: 46 - 1e-4 * np.arange(ROWS), x: 9 + 1e-4 * np.arange(COLUMNS)})
+    given = given.rio.set_spatial_dims(x, y).rio.write_crs(4326)
+    cube = io.as_cube(given, offset=1000)
+    assert cube.reflectance.dims == ("time", "band", y, x)
+    numbers_are(cube, [(0, 0), (1, 0)], bands=("B04", "B08", "B05"))
+    assert cube.rio.crs == "EPSG:4326"
+    assert list(io.native(cube).children) == ["r0_0001m"]
+    (first, _) = io.to_geotiff(cube, tmp_path)
+    with rasterio.open(first) as file:
+        np.testing.assert_allclose(file.bounds.left, 9 - 0.5e-4)
+        np.testing.assert_allclose(file.transform.e, -1e-4)
+        assert file.crs == "EPSG:4326"
 
 
 # EOPF

@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 import pytest
+import rasterio
 import rioxarray  # noqa: F401  registers .rio
 import xarray as xr
 
@@ -242,10 +243,25 @@ def test_a_missing_file_and_a_way_round_it(tmp_path):
     assert io.open_safe(root, bands=["B04", "B08"]).sizes["band"] == 2
 
 
-def test_a_damaged_file(tmp_path):
+def test_a_damaged_file(tmp_path, monkeypatch):
     root = Safe().write(tmp_path)
     next(root.rglob("*_B02.jp2")).write_bytes(b"not an image")
-    with pytest.raises(InputError, match=r"file of B02.*cannot be read"):
+    with pytest.raises(InputError, match=r"file of B02.*cannot be read.*Download the product"):
+        io.open_safe(root)
+    monkeypatch.setattr(rasterio.Env, "drivers", lambda self: {"GTiff": "GeoTIFF"})
+    with pytest.raises(InputError, match=r"cannot be read.*conda install libgdal-jp2openjpeg"):
+        io.open_safe(root)
+
+
+def test_entities_that_grow_without_end(tmp_path):
+    root = Safe().write(tmp_path)
+    lines = [
+        '<!ENTITY a0 "sentinel">',
+        *(f'<!ENTITY a{n + 1} "{f"&a{n};" * 10}">' for n in range(9)),
+    ]
+    text = f"<?xml version='1.0'?><!DOCTYPE x [{''.join(lines)}]><x>&a9;</x>"
+    (root / "MTD_MSIL1C.xml").write_text(text)
+    with pytest.raises(InputError, match=r"not XML \(.*amplification"):
         io.open_safe(root)
 
 

@@ -12,7 +12,7 @@ from tests.models import TINY, chunks, network, write_weights
 from xtec.coding.stream import Stream
 from xtec.errors import CorruptStreamError
 from xtec.fill import BLURRED, COPIED, fill
-from xtec.pixels import prepare, restore, saturated_value
+from xtec.pixels import mark, numbers, prepare, saturated_value
 from xtec.settings import Settings
 
 holes = hnp.arrays(np.bool_, st.tuples(*[st.integers(1, 3)] * 2, *[st.integers(1, 8)] * 2))
@@ -40,6 +40,10 @@ def stream_of(prepared, settings, **changes):
         "latents_crc": 0,
     }
     return Stream(**fields | changes)
+
+
+def restore(network, stream, config):
+    return mark(numbers(network, stream, config), stream)
 
 
 @given(

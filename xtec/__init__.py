@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from xtec.accessor import Tec
 from xtec.cube.carrying import embed_model, open_zarr
 from xtec.cube.report import Info
-from xtec.errors import BandError, InputError, ModelError, StreamError, XtecError
+from xtec.errors import BandError, BoundError, InputError, ModelError, StreamError, XtecError
 from xtec.settings import Settings
 from xtec.shelf import register_store
 from xtec.zarr_v2 import TecCodec
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BandError",
+    "BoundError",
     "Info",
     "InputError",
     "ModelError",

@@ -12,6 +12,7 @@ from typing import Any
 import xarray as xr
 
 from xtec.cube import adding, layout, prepare, quality, report, stacking, state, writing
+from xtec.cube.bounds import Bound
 from xtec.cube.chunks import Sizes
 from xtec.cube.report import Info
 from xtec.errors import InputError
@@ -38,6 +39,7 @@ class Tec:
         store: str | Path | Any = None,
         *,
         compression: float | None = None,
+        max_error: Bound | None = None,
         target_psnr: float | None = None,
         target_bpppb: float | None = None,
         model: str = "embedded",
@@ -66,7 +68,11 @@ class Tec:
             ``.to_zarr(path)`` of what is returned does the work (for Zarr format 2
             ``.to_zarr(path, zarr_format=2)``).
         compression : float, optional
-            Lambda: low is smaller, high is better; by default 20.
+            Lambda: low is smaller, high is better; by default 20, or with `max_error` what needs
+            the fewest bits.
+        max_error : int, sequence or mapping, optional
+            Largest error of any valid pixel, in digital numbers: for all bands, for each in their
+            order, or by band name. 0 is lossless.
         target_psnr : float, optional
             Instead of `compression`: the PSNR to aim at, in dB over 10,000 DN, all bands pooled.
         target_bpppb : float, optional
@@ -110,6 +116,8 @@ class Tec:
         ------
         InputError, BandError, ModelError
             Before anything is written, as far as it can be known without reading all pixels.
+        BoundError
+            A chunk came out that does not keep `max_error`; there is no known case.
 
         Notes
         -----
@@ -119,6 +127,12 @@ class Tec:
         differs as far as the sample does. `info` says what was aimed at, which compression was
         chosen and what it reached, and so do the store's attributes. A target that the model does
         not reach is an InputError.
+
+        `max_error` holds on every machine that decodes, and is checked while encoding: what does
+        not keep it is an error, not a store. It is about the digital numbers that are stored:
+        reflectance in floating point is rounded to these first, half a number more (1.5 next to the
+        number that stands for NaN). `info` says which part of the bits it takes. With `compression`
+        it only shifts bits from one part to the other; with a target it does not go together.
 
         uint16 and int16 are digital numbers and stored as they are. Floating point is reflectance,
         packed to uint16 with a scale of 1e-4 and NaN as 0, unless its encoding says how else to
@@ -146,6 +160,7 @@ class Tec:
         prepared = prepare.prepare(
             dataset,
             compression=compression,
+            max_error=max_error,
             target_psnr=target_psnr,
             target_bpppb=target_bpppb,
             model=model,

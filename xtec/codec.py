@@ -6,7 +6,9 @@ imports neither torch nor numba; coding a chunk does.
 Below: engine, pixels, settings, models, coding. Above: zarr_v2, zarr_v3, cube.
 """
 
+import contextlib
 from collections.abc import Hashable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,22 +16,35 @@ import numpy as np
 from xtec.coding import stream as container
 from xtec.coding import tables
 from xtec.coding.stream import Stream
-from xtec.errors import CorruptStreamError, InputError, TruncatedStreamError
+from xtec.errors import (
+    BoundError,
+    CorruptStreamError,
+    InputError,
+    TruncatedStreamError,
+    WrongModelError,
+)
 from xtec.home import Home
 from xtec.models import registry
 from xtec.models.weights import Card
-from xtec.pixels import Pixels, Prepared, prepare, restore
+from xtec.pixels import Numbers, Pixels, Prepared, aims, limits, mark, numbers, prepare, skipped
 from xtec.settings import Settings
 
 if TYPE_CHECKING:
     from xtec.engine import Engine
     from xtec.models.coded import Coded
+    from xtec.residual import Kind
 
 __all__ = ["Settings", "decode_chunk", "decode_chunks", "encode_chunk", "encode_chunks"]
 
 
 CHUNKS_AT_ONCE = 8
 """Chunks of one pass through the network: bounds memory, changes no byte."""
+
+DEVICES_DIFFER_DN = 1
+"""By how much pixels of a network whose synthesis is not exact may differ between machines."""
+
+HOPELESS = 0.75
+"""Bytes per value from which on it is tried what the residual does without the embedded model."""
 
 
 def encode_chunk(chunk: Pixels, settings: Settings) -> bytes:
@@ -62,6 +77,8 @@ def encode_chunks(chunks: Sequence[Pixels], settings: Settings) -> list[bytes]:
         A chunk of another type or shape.
     ModelError, WrongModelError
         The weights are damaged or not at hand.
+    BoundError
+        What was about to be written does not decode to within ``settings.max_error``.
     """
     for chunk in chunks:
         _check(chunk, settings)
@@ -153,16 +170,20 @@ def _encode(chunks: list[Pixels], settings: Settings) -> list[bytes]:
     """Chunks of one type and shape."""
     streams: list[bytes] = []
     for begin in range(0, len(chunks), CHUNKS_AT_ONCE):
-        batch = [prepare(chunk, settings) for chunk in chunks[begin : begin + CHUNKS_AT_ONCE]]
+        some = chunks[begin : begin + CHUNKS_AT_ONCE]
+        batch = [prepare(chunk, settings) for chunk in some]
         full = [p.network for p in batch if not p.invalid.all()]
         coded: Iterator[Coded] = iter(())
         if full:
             coded = iter(_engine(settings.card).encode(full, settings.level))
-        streams += [_pack(p, settings, None if p.invalid.all() else next(coded)) for p in batch]
+        made = [_stream(p, settings, None if p.invalid.all() else next(coded)) for p in batch]
+        if settings.bounds is not None:
+            made = _bounded(some, made, settings)
+        streams += map(container.pack, made)
     return streams
 
 
-def _pack(prepared: Prepared, settings: Settings, coded: "Coded | None") -> bytes:
+def _stream(prepared: Prepared, settings: Settings, coded: "Coded | None") -> Stream:
     """The stream of one chunk; without ``coded`` a chunk that has no data at all."""
     from xtec.coding import rans  # numba arrives with the first pixel
 
@@ -170,21 +191,19 @@ def _pack(prepared: Prepared, settings: Settings, coded: "Coded | None") -> byte
     if coded is not None:
         payload, frame_bytes = rans.encode(coded.symbols, coded.rows, tables.load(), coded.ends)
         crc = container.latents_crc(coded.latents)
-    return container.pack(
-        Stream(
-            model_digest=bytes.fromhex(settings.model_digest)[: container.DIGEST_BYTES],
-            dtype=prepared.dtype,
-            shape=prepared.invalid.shape,
-            bands=settings.positions,
-            level=settings.level,
-            nodata=settings.nodata,
-            offset=settings.offset,
-            invalid=prepared.invalid,
-            saturated=prepared.saturated,
-            frame_bytes=tuple(frame_bytes),
-            payload=payload,
-            latents_crc=crc,
-        )
+    return Stream(
+        model_digest=bytes.fromhex(settings.model_digest)[: container.DIGEST_BYTES],
+        dtype=prepared.dtype,
+        shape=prepared.invalid.shape,
+        bands=settings.positions,
+        level=settings.level,
+        nodata=settings.nodata,
+        offset=settings.offset,
+        invalid=prepared.invalid,
+        saturated=prepared.saturated,
+        frame_bytes=tuple(frame_bytes),
+        payload=payload,
+        latents_crc=crc,
     )
 
 
@@ -203,21 +222,78 @@ def _card(stream: Stream, home: Home | None, model: str | None) -> Card:
     return registry.find(stream.model_digest, home.settings.model, home.shelf)
 
 
+def _bounded(chunks: list[Pixels], streams: list[Stream], settings: Settings) -> list[Stream]:
+    """The same streams with what keeps ``settings.max_error``."""
+    full = [stream for stream in streams if stream.payload]
+    base = iter(_network(full, settings.card) if full else ())
+    return [
+        _corrected(chunk, stream, next(base), settings) if stream.payload else stream
+        for chunk, stream in zip(chunks, streams, strict=True)
+    ]
+
+
+def _corrected(chunk: Pixels, stream: Stream, base: Numbers, settings: Settings) -> Stream:
+    """A stream with its residual, in the kind that is shortest of those that keep the bounds."""
+    from xtec.residual import Kind
+
+    bounds, exact = settings.bounds or (), settings.card.config.exact_pixels
+    aim, made = aims(chunk, stream, bounds), []
+    if exact:
+        made.append(_with_residual(chunk, stream, base, aim, bounds, Kind.GUIDED))
+    else:
+        # What the network gives may differ by 1 DN where this is decoded.
+        lower, less = (tuple(b - DEVICES_DIFFER_DN for b in each) for each in (aim, bounds))
+        if min(lower) >= 0:
+            made.append(_with_residual(chunk, stream, base, lower, less, Kind.CORRECTIONS))
+    if not exact or len(made[0].payload) + len(made[0].residual) > chunk.size * HOPELESS:
+        bare = replace(stream, payload=b"", frame_bytes=(0,) * chunk.shape[0], latents_crc=0)
+        made.append(_with_residual(chunk, bare, None, aim, bounds, Kind.ALONE))
+    return min(made, key=lambda s: len(s.payload) + len(s.residual))
+
+
+def _with_residual(
+    chunk: Pixels,
+    stream: Stream,
+    base: Numbers | None,
+    aim: Sequence[int],
+    bounds: Sequence[int],
+    kind: "Kind",
+) -> Stream:
+    """Add a residual, decode it, and make sure of what comes back."""
+    from xtec import residual  # numba arrives with the first pixel
+
+    pixels, within = chunk.astype(np.int32), limits(stream.dtype)
+    data = residual.encode(pixels, base, skipped(stream), aim, within, kind)
+    made = replace(stream, residual=data)
+    found = _finished(made, base)
+    error = np.abs(found.astype(np.int32) - pixels).max(axis=(0, 2, 3))
+    lost = (found == stream.nodata) != (chunk == stream.nodata)
+    if (error > np.array(bounds)).any() or np.any(lost):
+        raise BoundError(
+            f"a chunk decodes with errors of up to {error.tolist()} DN per band where "
+            f"{list(bounds)} are allowed, or with other pixels without data. Nothing was written; "
+            "this is a bug: please report it."
+        )
+    return made
+
+
 def _decode(streams: list[Stream], homes: list[Home | None], model: str | None) -> list[Pixels]:
-    """Streams of one model, setting and shape, all with or all without data."""
+    """Streams of one model, setting and shape, all with or all without latents."""
     if not streams[0].payload:
-        return [_empty(s) for s in streams]
+        return [_alone(*pair) for pair in zip(streams, homes, strict=True)]
     card = _card(streams[0], homes[0], model)
     for stream, home in zip(streams, homes, strict=True):
         if home is not None:
             home.check_bands(stream, card.config.bands)
     chunks: list[Pixels] = []
     for begin in range(0, len(streams), CHUNKS_AT_ONCE):
-        chunks += _decode_pass(streams[begin : begin + CHUNKS_AT_ONCE], card)
+        some = streams[begin : begin + CHUNKS_AT_ONCE]
+        chunks += [_finished(s, base) for s, base in zip(some, _network(some, card), strict=True)]
     return chunks
 
 
-def _decode_pass(streams: list[Stream], card: Card) -> list[Pixels]:
+def _network(streams: list[Stream], card: Card) -> list[Numbers]:
+    """What the network alone gives."""
     from xtec.coding import rans  # numba arrives with the first pixel
 
     config, level = card.config, streams[0].level
@@ -238,11 +314,25 @@ def _decode_pass(streams: list[Stream], card: Card) -> list[Pixels]:
                 f"the latents decode to another checksum than they were written with (model "
                 f"{card.name}): no pixel of this chunk can be trusted."
             )
-    return [restore(d.pixels(), s, config) for d, s in zip(chunks, streams, strict=True)]
+    return [numbers(d.pixels(), s, config) for d, s in zip(chunks, streams, strict=True)]
 
 
-def _empty(stream: Stream) -> Pixels:
-    """A chunk without data."""
+def _alone(stream: Stream, home: Home | None) -> Pixels:
+    """A chunk without latents: without data, or all in its residual. It needs no model."""
+    if stream.residual and home is not None:
+        with contextlib.suppress(WrongModelError):
+            home.check_bands(stream, _card(stream, home, None).config.bands)
+    return _finished(stream, None)
+
+
+def _finished(stream: Stream, base: Numbers | None) -> Pixels:
+    """Pixels of what the network gives, or of a chunk without latents."""
+    if stream.residual:
+        from xtec import residual  # numba arrives with the first pixel
+
+        base = residual.decode(stream.residual, base, skipped(stream), limits(stream.dtype))
+    if base is not None:
+        return mark(base, stream)
     if stream.nodata is None or stream.invalid is None or not stream.invalid.all():
         raise CorruptStreamError("the stream holds no latents, yet some of its pixels are valid.")
     return np.full(stream.shape, stream.nodata, stream.dtype)

@@ -19,6 +19,10 @@ class BandError(InputError):
     """Bands that are unknown, ambiguous, repeated or not in the model."""
 
 
+class BoundError(XtecError):
+    """A promised largest error that was found not to be kept; nothing was written."""
+
+
 class TableError(XtecError, ValueError):
     """Frequency tables that are damaged or do not describe a distribution."""
 

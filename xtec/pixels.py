@@ -1,8 +1,9 @@
-"""Digital numbers to the network's input and back: masks, filling, bands, standardisation.
+"""Digital numbers to the network's input and back: masks, filling, bands, standardisation, bounds.
 
 Below: settings, fill, coding.stream, models.config, sentinel2, errors. Above: codec.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ from xtec.settings import Settings
 
 Pixels = NDArray[np.uint16 | np.int16]
 Mask = NDArray[np.bool_]
+Numbers = NDArray[np.int32]
 
 
 @dataclass(frozen=True)
@@ -67,33 +69,81 @@ def prepare(chunk: Pixels, settings: Settings) -> Prepared:
     return Prepared(network, invalid, saturated, chunk.dtype.name)
 
 
-def restore(network: NDArray[np.float32], stream: Stream, config: Config) -> Pixels:
-    """Digital numbers from the network's output and a stream's masks; the inverse of `prepare`.
+def limits(dtype: str) -> tuple[int, int]:
+    """Lowest and highest value of a pixel that is not saturated."""
+    return int(np.iinfo(dtype).min), saturated_value(np.dtype(dtype)) - 1
+
+
+def numbers(network: NDArray[np.float32], stream: Stream, config: Config) -> Numbers:
+    """What the network's output means, within the limits, no mask applied."""
+    _, _, h, w = stream.shape
+    positions = list(stream.bands)
+    mean, std = _statistics(config, positions)
+    present = network[:, positions] if config.whole else network
+    values = np.rint(present[..., :h, :w] * std + (mean + stream.offset))
+    found: Numbers = np.clip(values, *limits(stream.dtype)).astype(np.int32, order="C")
+    return found
+
+
+def mark(found: Numbers, stream: Stream) -> Pixels:
+    """Pixels from numbers within the limits: no data where a stream says so, and only there.
 
     Raises
     ------
     CorruptStreamError
         The stream marks pixels as no-data without a value for them.
     """
-    _, _, h, w = stream.shape
-    positions = list(stream.bands)
-    mean, std = _statistics(config, positions)
-    present = network[:, positions] if config.whole else network
-    values = np.rint(present[..., :h, :w] * std + (mean + stream.offset))
-    dtype = np.dtype(stream.dtype)
-    lowest, top = int(np.iinfo(dtype).min), saturated_value(dtype)
-    chunk: Pixels = np.clip(values, lowest, top - 1).astype(dtype, order="C")
+    lowest, highest = limits(stream.dtype)
+    chunk: Pixels = found.astype(stream.dtype, order="C")
     if stream.nodata is not None:
         # A valid pixel must not become no-data by chance: it moves by one.
         chance = chunk == stream.nodata
         chunk[chance] = stream.nodata - 1 if stream.nodata > lowest else lowest + 1
     if stream.saturated is not None:
-        chunk[stream.saturated] = top
+        chunk[stream.saturated] = highest + 1
     if stream.invalid is not None and stream.invalid.any():
         if stream.nodata is None:
             raise CorruptStreamError("the stream has pixels without data and no value for them.")
         chunk[stream.invalid] = stream.nodata
     return chunk
+
+
+def skipped(stream: Stream) -> Mask:
+    """Where a stream's masks say all there is to say."""
+    found = np.zeros(stream.shape, bool)
+    for mask in (stream.invalid, stream.saturated):
+        if mask is not None:
+            found |= mask
+    return found
+
+
+def aims(chunk: Pixels, stream: Stream, bounds: Sequence[int]) -> tuple[int, ...]:
+    """The largest error per band, before `mark`, that keeps the bounds after it.
+
+    A number that is no-data by chance moves down by one. That brings it nearer to the true pixel,
+    or else the pixel lies above no-data by the bound at most: then the aim is one lower.
+
+    Parameters
+    ----------
+    chunk : uint16 or int16, shape (time, band, y, x)
+    stream : Stream
+    bounds : sequence of int
+        Per band.
+
+    Returns
+    -------
+    tuple of int
+        Per band.
+    """
+    nodata, (lowest, _) = stream.nodata, limits(stream.dtype)
+    found = []
+    for band, bound in enumerate(bounds):
+        risky = False
+        if nodata is not None and nodata > lowest and bound > 0:
+            here = chunk[:, band].astype(np.int32)[~skipped(stream)[:, band]]
+            risky = bool(((here > nodata) & (here <= nodata + bound)).any())
+        found.append(bound - risky)
+    return tuple(found)
 
 
 def _statistics(config: Config, positions: list[int]) -> tuple[NDArray[np.float32], ...]:

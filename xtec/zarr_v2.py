@@ -110,7 +110,7 @@ class TecCodec(Codec):
                 "be refused when it is read. Where an array gets other chunks it needs another "
                 "codec: compress again, or drop the encoding (ds.drop_encoding())."
             )
-        if not self.told:
+        if not (self.told or self.settings.lossless):
             secondhand.warn([chunk])
         return encode_chunk(np.ascontiguousarray(chunk), self.settings)
 
@@ -136,7 +136,8 @@ class TecCodec(Codec):
         data = ensure_bytes(ensure_contiguous_ndarray(buf))
         kind = np.dtype(self.dtype).newbyteorder("=").name
         chunk = decode_chunk(data, home=Home(self.settings, kind, self.shape))
-        secondhand.remember([chunk])
+        if not self.settings.lossless:
+            secondhand.remember([chunk])
         # Zarr flattens this as it lies in memory: in another order pixels would be scrambled.
         return ndarray_copy(chunk.astype(self.dtype, order=self.order, copy=False), out)
 

@@ -17,12 +17,14 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 import numpy as np
+from zarr import Array
 from zarr.abc.codec import ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin
-from zarr.abc.store import ByteGetter
+from zarr.abc.store import ByteGetter, RangeByteRequest
 from zarr.core.array_spec import ArraySpec
-from zarr.core.buffer import Buffer, NDBuffer
+from zarr.core.buffer import Buffer, NDBuffer, default_buffer_prototype
 from zarr.core.common import JSON, parse_named_configuration
 from zarr.core.indexing import SelectorTuple
+from zarr.core.sync import sync
 from zarr.storage import StorePath
 
 from xtec import secondhand
@@ -152,14 +154,14 @@ class TecSerializer(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
         return Home(self.settings, dtype.newbyteorder("=").name, (time, band, y, x), shelf)
 
     def _encode(self, chunks: list[Pixels]) -> list[bytes]:
-        if not self.told:
+        if not (self.told or self.settings.lossless):
             secondhand.warn(chunks)
         return encode_chunks(chunks, self.settings)
 
-    @staticmethod
-    def _decode(streams: list[bytes], homes: list[Home]) -> list[Pixels]:
+    def _decode(self, streams: list[bytes], homes: list[Home]) -> list[Pixels]:
         chunks = decode_chunks(streams, homes=homes)
-        secondhand.remember(chunks)
+        if not self.settings.lossless:
+            secondhand.remember(chunks)
         return chunks
 
     def _check(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
@@ -179,3 +181,24 @@ class TecSerializer(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
                 f"name {len(self.settings.bands)}: {list(self.settings.bands)}. A chunk holds all "
                 "bands of its array."
             )
+
+
+def read_stored(array: Array[Any], place: tuple[int, ...], most: int | None = None) -> bytes | None:
+    """Read what is stored for one chunk or shard, of either format, as it is.
+
+    Parameters
+    ----------
+    array : zarr.Array
+    place : tuple of int
+        Which one, counted along each axis.
+    most : int, optional
+        How many bytes to read at most.
+
+    Returns
+    -------
+    bytes, or None where nothing is stored
+    """
+    path = array.store_path / array.metadata.encode_chunk_key(place)
+    part = None if most is None else RangeByteRequest(0, most)
+    found = sync(path.get(default_buffer_prototype(), part))
+    return None if found is None else found.to_bytes()

@@ -1,7 +1,7 @@
 """The Dataset that Zarr codes when it is written: lazy, and never the caller's own object.
 
-Below: layout, packing, storable, chunks, target, calibrate, stored, the sockets, codec. Above:
-writing, accessor.
+Below: bounds, layout, packing, storable, chunks, target, calibrate, stored, the sockets, codec.
+Above: writing, accessor.
 """
 
 import warnings
@@ -15,6 +15,7 @@ import xarray as xr
 
 from xtec.codec import Settings
 from xtec.cube import state
+from xtec.cube.bounds import Bound, bounds_of
 from xtec.cube.calibrate import calibrate
 from xtec.cube.chunks import Shape, Sizes, block_shape, chunk_shape, cut, shard_shape
 from xtec.cube.layout import Cube, find_cube
@@ -23,6 +24,7 @@ from xtec.cube.storable import VALUES, storable_attributes, storable_variable
 from xtec.cube.stored import settings_of
 from xtec.cube.target import ATTRIBUTE, Calibration, target_of
 from xtec.errors import InputError, SecondLossWarning
+from xtec.settings import compression_for
 from xtec.zarr_v2 import TecCodec
 from xtec.zarr_v3 import NAME, TecSerializer
 
@@ -33,6 +35,7 @@ def prepare(  # noqa: PLR0913 - what a user may choose
     dataset: xr.Dataset,
     *,
     compression: float | None = None,
+    max_error: Bound | None = None,
     target_psnr: float | None = None,
     target_bpppb: float | None = None,
     model: str = "embedded",
@@ -67,7 +70,10 @@ def prepare(  # noqa: PLR0913 - what a user may choose
         bands=cube.bands,
         nodata=packing.nodata,
         offset=packing.offset,
+        max_error=bounds_of(max_error, cube.bands, target),
     )
+    if compression is None and settings.bounds:
+        settings = replace(settings, compression=compression_for(settings.bounds))
     array = cube.variable
     if 0 in array.shape:
         raise InputError(f"{cube.name!r} is empty: {dict(array.sizes)}.")
@@ -165,7 +171,8 @@ def _attributes(array: xr.DataArray, packing: Packing, settings: Settings) -> di
     said = {*VALUES, "missing_value"} if packing.floating else set()
     said |= {ATTRIBUTE}  # of a compression before this one
     own = {key: value for key, value in array.attrs.items() if key not in said}
-    note = f"lossy: {settings.model}, compression {settings.compression:g}; no data is exact"
+    note = f"{settings.model}, compression {settings.compression:g}; {settings.promise}"
+    note = note if settings.lossless else f"lossy: {note}"
     return storable_attributes(own, repr(array.name)) | {"tec_compression": note}
 
 
@@ -176,8 +183,9 @@ def _about(cube: Cube, settings: Settings) -> dict[str, Any]:
         "tec_format_version": settings.format_version,
         "tec_model": settings.model,
         "tec_model_digest": settings.model_digest,
-        "tec_lossy": f"{cube.name!r} was compressed with loss (compression "
-        f"{settings.compression:g}); no data is exact, all other variables are lossless",
+        "tec_lossy": f"{cube.name!r} was compressed "
+        f"{'without' if settings.lossless else 'with'} loss (compression "
+        f"{settings.compression:g}); {settings.promise}, all other variables are lossless",
     }
 
 
@@ -190,8 +198,11 @@ def _noted(made: xr.Dataset, name: Hashable, calibration: Calibration) -> xr.Dat
 
 def warn_of_second_generation(cube: Cube) -> bool:
     """Tell who compresses what comes out of a lossy store; whether there was anything to tell."""
+    settings = settings_of(cube.variable)
+    if settings is not None and settings.lossless:
+        return False
     noted = {"tec_compression", "tec_model"} & {*cube.variable.attrs, *cube.dataset.attrs}
-    told = bool(noted) or settings_of(cube.variable) is not None
+    told = bool(noted) or settings is not None
     if told:
         warnings.warn(
             f"{cube.name!r} was compressed with loss before; compressing it again adds to the "

@@ -1,6 +1,6 @@
 """What a compressed cube is made of: model, chunks, sizes.
 
-Below: shelf, state, stored, target, errors. Above: accessor.
+Below: shelf, share, state, stored, target, errors. Above: accessor.
 """
 
 import html
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import xarray as xr
 from zarr.buffer import default_buffer_prototype
 
+from xtec.cube.share import residual_share
 from xtec.cube.state import Unfinished
 from xtec.cube.stored import array_of, settings_of
 from xtec.cube.target import ATTRIBUTE, Calibration
@@ -36,6 +37,10 @@ class Info:
     compression: float
     calibration: Calibration | None
     """What the compression was chosen for and what it reached; None where the user named it."""
+    max_error: int | tuple[int, ...] | None
+    """Largest error of any valid pixel, in DN; for all bands, or for each."""
+    residual_share: float | None
+    """Which part of the bits keeps `max_error`, in a sample of up to eight chunks or shards."""
     bands: tuple[str, ...]
     """Canonical names."""
     nodata: int | None
@@ -91,6 +96,8 @@ class Info:
             carried = [("model inside", f"{_size(self.model_bytes)} more, once per store{whole}")]
         shards = f" in shards of {_shape(self.shards)}" if self.shards else ""
         target = [("chosen for", str(self.calibration))] if self.calibration else []
+        if self.max_error is not None:
+            target.append(("max error", self._bound()))
         state = [("unfinished", self.unfinished)] if self.unfinished else []
         return [
             *state,
@@ -107,6 +114,17 @@ class Info:
             ("no data", f"{self.nodata}, offset {self.offset} DN"),
             ("format", f"{self.format_version}, in Zarr format {self.zarr_format}"),
         ]
+
+    def _bound(self) -> str:
+        """`max_error` and what it takes, in one line."""
+        if isinstance(self.max_error, tuple):
+            each = zip(self.bands, self.max_error, strict=True)
+            bound = ", ".join(f"{band} {dn}" for band, dn in each) + " DN"
+        else:
+            bound = f"{self.max_error} DN" + (", lossless" if self.max_error == 0 else "")
+        if self.residual_share is None:
+            return bound
+        return f"{bound}; takes {100 * self.residual_share:.0f} % of the bits"
 
     def __repr__(self) -> str:
         """Return the table as text."""
@@ -162,6 +180,10 @@ def _describe(dataset: xr.Dataset, name: Hashable) -> Info:
         zarr_format=3 if "serializer" in variable.encoding else 2,
         compression=settings.compression,
         calibration=Calibration.from_attribute(variable.attrs.get(ATTRIBUTE), settings.compression),
+        max_error=settings.max_error,
+        residual_share=None
+        if settings.max_error is None or array is None
+        else residual_share(array),
         bands=settings.bands,
         nodata=settings.nodata,
         offset=settings.offset,

@@ -3,27 +3,28 @@
 Below: native, cube, errors. Above: cli.
 """
 
+import itertools
+import math
 import os
 from collections.abc import Hashable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 import numpy as np
 import xarray as xr
-from dask.base import compute
 
 from xtec.cube.layout import find_cube
-from xtec.cube.packing import packing_of
 from xtec.errors import InputError
 from xtec.io.native import native as to_native
-from xtec.io.scene import dataset_of
+from xtec.io.radiometry import Numbers, digital_numbers
+from xtec.io.scene import dataset_of, packed
 
 TILE = 256
 """Rows and columns of a tile in a file."""
 
-BLOCK = 4 * TILE
-"""Rows and columns that are written at once."""
+BLOCK_PIXELS = 1 << 25
+"""Pixels of all dates and bands that are in memory at once, if a chunk is no larger."""
 
 
 def to_geotiff(
@@ -41,8 +42,9 @@ def to_geotiff(
     Parameters
     ----------
     cube : Dataset or DataArray
-        Digital numbers, or reflectance with the encoding by which a store packs it. Lazy ones are
-        computed block by block, each chunk of a store once.
+        Digital numbers, or reflectance: packed as its encoding says, as it came from a store,
+        else with an offset of 1000. Lazy ones are computed block by block, each chunk of a store
+        once.
     folder : path
         Made where it is missing.
     cog : bool
@@ -89,8 +91,7 @@ def to_geotiff(
         )
     folder.mkdir(parents=True, exist_ok=True)
     for number, array in enumerate(parts.values()):
-        for dates in _together(array):
-            _write(array, {date: paths[date][number] for date in dates}, cog=cog)
+        _write(array, [row[number] for row in paths], cog=cog)
     return [path for row in paths for path in row]
 
 
@@ -110,81 +111,111 @@ def _stamps(array: xr.DataArray) -> list[str]:
     return stamps
 
 
-def _together(array: xr.DataArray) -> Iterator[Sequence[int]]:
-    """Dates that share chunks: decoded once, written at once."""
-    lengths = array.chunks[0] if array.chunks else (1,) * array.shape[0]
-    start = 0
-    for length in lengths:
-        yield range(start, start + length)
-        start += length
-
-
-def _write(array: xr.DataArray, paths: dict[int, Path], *, cog: bool) -> None:
-    """Write some dates, each under another name until it is whole."""
-    parts = {path: path.with_name(f".{path.name}.part") for path in paths.values()}
+def _write(array: xr.DataArray, paths: Sequence[Path], *, cog: bool) -> None:
+    """Write all dates, each under another name until it is whole."""
+    parts = [path.with_name(f".{path.name}.part") for path in paths]
     try:
-        compute(  # type: ignore[no-untyped-call]
-            *(_delayed(array.isel({array.dims[0]: date}), parts[p]) for date, p in paths.items())
-        )
-        for path, part in parts.items():
-            if cog:
-                _optimise(part, path)
-            else:
+        for dates in _together(array):
+            _fill(array.isel({array.dims[0]: dates}), parts[dates])
+            for path, part in zip(paths[dates], parts[dates], strict=True):
+                if cog:
+                    _optimise(part)
                 part.replace(path)
     finally:
-        for part in parts.values():
+        for part in parts:
             part.unlink(missing_ok=True)
 
 
-def _delayed(array: xr.DataArray, path: Path) -> Any:
-    """Make the file; give the task that fills it."""
+def _together(array: xr.DataArray) -> Iterator[slice]:
+    """Dates that share chunks."""
+    start = 0
+    for length in array.chunks[0] if array.chunks else (1,) * array.shape[0]:
+        yield slice(start, start + length)
+        start += length
+
+
+def _fill(array: xr.DataArray, paths: Sequence[Path]) -> None:
+    """Write some dates block by block: a chunk of a store is decoded once for all of them."""
+    import rasterio
+    from rasterio.windows import Window
+
+    meaning = digital_numbers(array)
+    with ExitStack() as files:
+        rasters = [
+            files.enter_context(rasterio.open(path, "w", **_profile(meaning))) for path in paths
+        ]
+        for raster, date in zip(rasters, array, strict=True):
+            _describe(raster, date, meaning)
+        for rows, columns in _blocks(array):
+            block = digital_numbers(array[:, :, rows, columns]).array.to_numpy()
+            window = Window.from_slices(rows, columns)
+            for raster, numbers in zip(rasters, block, strict=True):
+                raster.write(numbers, window=window)
+
+
+def _profile(meaning: Numbers) -> dict[str, Any]:
+    """What rasterio must know to create a file."""
     import rioxarray  # noqa: F401 - registers .rio
 
-    packing = packing_of(array)
-    band, y, x = array.dims
-    named = array.drop_vars([c for c in array.coords if c not in (y, x, "spatial_ref")])
-    named = named.chunk({band: -1, y: BLOCK, x: BLOCK}).rename({y: "y", x: "x"})
-    said = {key: array.attrs[key] for key in ("scale_factor", "add_offset") if key in array.attrs}
-    named.attrs = said | {"long_name": tuple(map(str, array[band].to_numpy()))}
-    if packing.floating:
-        named.encoding = {"dtype": packing.dtype, "_FillValue": packing.nodata} | packing.encoding()
-    else:
-        named.attrs["_FillValue"] = packing.nodata
-        named.encoding = {}
-    return named.rio.to_raster(
-        path,
-        driver="GTiff",
-        lock=Lock(),
-        compute=False,
-        tiled=True,
-        blockxsize=TILE,
-        blockysize=TILE,
-        compress="deflate",
-        predictor=2,
-        interleave="band",
-        bigtiff="if_safer",
-        tags=_tags(array),
-    )
+    array = meaning.array
+    _, count, height, width = array.shape
+    *_, y, x = array.dims
+    return {
+        "driver": "GTiff",
+        "dtype": array.dtype.name,
+        "nodata": meaning.nodata,
+        "count": count,
+        "height": height,
+        "width": width,
+        "crs": array.rio.crs,
+        "transform": array.rio.set_spatial_dims(x, y).rio.transform(),
+        "tiled": True,
+        "blockxsize": TILE,
+        "blockysize": TILE,
+        "compress": "deflate",
+        "predictor": 2,
+        "interleave": "band",
+        "bigtiff": "if_safer",
+    }
 
 
-def _tags(array: xr.DataArray) -> dict[str, str]:
-    """When it was sensed, where TIFF keeps it."""
-    times = [c for c in array.coords.values() if c.ndim == 0 and np.issubdtype(c.dtype, "M8")]
-    if not times:
-        return {}
-    text = str(times[0].to_numpy().astype("datetime64[s]"))
-    return {"TIFFTAG_DATETIME": text.replace("-", ":").replace("T", " ")}
+def _describe(raster: Any, date: xr.DataArray, meaning: Numbers) -> None:
+    """Names of the bands, what their numbers mean, and when they were sensed."""
+    said = packed({}, meaning.nodata, meaning.scale, meaning.offset or 0)
+    raster.scales = (said.get("scale_factor", 1.0),) * raster.count
+    raster.offsets = (said.get("add_offset", 0.0),) * raster.count
+    raster.descriptions = tuple(map(str, date[date.dims[0]].to_numpy()))
+    times = [c for c in date.coords.values() if c.ndim == 0 and np.issubdtype(c.dtype, "M8")]
+    for time in times[:1]:
+        text = str(time.to_numpy().astype("datetime64[s]"))
+        raster.update_tags(TIFFTAG_DATETIME=text.replace("-", ":").replace("T", " "))
 
 
-def _optimise(part: Path, path: Path) -> None:
-    """Rewrite a tiled file as a Cloud Optimized GeoTIFF."""
+def _blocks(array: xr.DataArray) -> Iterator[tuple[slice, slice]]:
+    """Rows and columns that are in memory at once: whole chunks where there are any."""
+    dates, bands, *_ = array.shape
+    side = math.isqrt(BLOCK_PIXELS // (dates * bands))
+    starts = []
+    for axis in (2, 3):
+        chunk = max(array.chunks[axis]) if array.chunks else TILE
+        step = max(side // chunk, 1) * chunk
+        starts.append([slice(n, n + step) for n in range(0, array.shape[axis], step)])
+    for rows, columns in itertools.product(*starts):
+        yield (
+            slice(rows.start, min(rows.stop, array.shape[2])),
+            slice(columns.start, min(columns.stop, array.shape[3])),
+        )
+
+
+def _optimise(path: Path) -> None:
+    """Make a Cloud Optimized GeoTIFF of a tiled file."""
     import rasterio.shutil
 
-    done = part.with_name(f"{part.name}.cog")
+    plain = path.with_name(f"{path.name}.plain")
+    path.replace(plain)
     try:
         rasterio.shutil.copy(
-            part, done, driver="COG", compress="deflate", predictor="yes", resampling="average"
+            plain, path, driver="COG", compress="deflate", predictor="yes", resampling="average"
         )
-        done.replace(path)
     finally:
-        done.unlink(missing_ok=True)
+        plain.unlink(missing_ok=True)

@@ -41,7 +41,7 @@ class Grid:
 
     @classmethod
     def of(cls, array: xr.DataArray, name: str) -> Self:
-        """Read the grid of an array with dimensions y and x; `name` is for the message.
+        """Read the grid of an array with dimensions (..., y, x); `name` is for the message.
 
         Raises
         ------
@@ -50,14 +50,15 @@ class Grid:
         """
         import rioxarray  # noqa: F401 - registers .rio
 
-        if not {"x", "y"} <= set(array.indexes):
+        y, x = array.dims[-2:]
+        if not {x, y} <= set(array.indexes):
             raise InputError(
-                f"{name} has no coordinates along x and y: its pixels are turned against the axes "
-                "of its CRS, or it is not georeferenced. Warp it to a grid first "
+                f"{name} has no coordinates along {x} and {y}: its pixels are turned against the "
+                "axes of its CRS, or it is not georeferenced. Warp it to a grid first "
                 "(.rio.reproject, gdalwarp)."
             )
-        at = array.rio.transform()
-        return cls(at.c, at.f, at.a, at.e, array.sizes["y"], array.sizes["x"])
+        at = array.rio.set_spatial_dims(x, y).rio.transform()
+        return cls(at.c, at.f, at.a, at.e, *array.shape[-2:])
 
     def __str__(self) -> str:
         return (

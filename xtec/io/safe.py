@@ -202,9 +202,15 @@ def _open_band(product: Product, band: str) -> xr.DataArray:
         # cache=False: a block is read when it is computed, and forgotten.
         opened = rioxarray.open_rasterio(_address(place), cache=False)
     except rasterio.errors.RasterioIOError as error:
+        with rasterio.Env() as gdal:
+            remedy = (
+                "Download the product again."
+                if any(driver.startswith("JP2") for driver in gdal.drivers())
+                else "This GDAL has no driver for JPEG 2000; in conda install libgdal-jp2openjpeg."
+            )
         raise InputError(
             f"{product.name}: the file of {band}, {files[resolution]}, cannot be read ({error}). "
-            "Download the product again."
+            f"{remedy}"
         ) from error
     if not isinstance(opened, xr.DataArray):
         raise InputError(f"{product.name}: {files[resolution]} holds more than one raster.")

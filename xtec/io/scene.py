@@ -1,6 +1,6 @@
 """One date as it was delivered, each band at its own resolution; and dates into cubes.
 
-Below: grid, radiometry, sentinel2, errors. Above: safe, geotiffs, recognise.
+Below: grid, radiometry, cube, sentinel2, errors. Above: safe, geotiffs, recognise.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,6 +12,7 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 
+from xtec.cube.axes import roles
 from xtec.errors import BandError, InputError
 from xtec.io.grid import NATIVE, Grid, repeat, to_attribute
 from xtec.io.radiometry import one_for_all, raised
@@ -132,8 +133,12 @@ def georeferenced(dataset: xr.Dataset, crs: Any) -> xr.Dataset:
 
     if crs is None:
         return dataset
-    made: xr.Dataset = dataset.rio.write_crs(crs).rio.write_coordinate_system()
-    return made.rio.write_transform()  # type: ignore[no-any-return]
+    made, axes = dataset.copy(), roles(dataset.dims)
+    made.rio.set_spatial_dims(axes["x"], axes["y"], inplace=True)
+    made.rio.write_crs(crs, inplace=True)
+    made.rio.write_coordinate_system(inplace=True)
+    made.rio.write_transform(inplace=True)
+    return made
 
 
 def packed(

@@ -70,6 +70,8 @@ class ModelConfig:
     """How the scale head's output s becomes sigma: s + 1 or 1 / (1 - s)."""
     levels: ClassVar[int] = 1
     """A checkpoint was trained for one compression, and knows no other."""
+    exact_pixels: ClassVar[bool] = False
+    """Pixels may differ by 1 DN from machine to machine: the synthesis is floating point."""
 
     def __post_init__(self) -> None:
         """Refuse descriptions that contradict themselves."""
@@ -131,6 +133,8 @@ class LappedConfig:
     stride: ClassVar[int] = 16
     levels: ClassVar[int] = 10 * LEVELS_PER_HALVING + 1
     """Number of compression settings."""
+    exact_pixels: ClassVar[bool] = True
+    """Pixels are the same on every machine."""
 
     def __post_init__(self) -> None:
         """Refuse descriptions that contradict themselves."""

@@ -1,0 +1,92 @@
+"""The bytes of the residual section, and a parser that trusts none of them.
+
+Byte layout: docs/format.md, "The residual".
+
+Below: errors. Above: the package itself.
+"""
+
+import struct
+from dataclasses import dataclass
+from enum import IntEnum
+from itertools import pairwise
+from typing import Self
+
+from xtec.errors import CorruptStreamError
+
+BY_BAND = 4
+U32 = struct.Struct("<I")
+
+
+class Kind(IntEnum):
+    """What the numbers are that a section holds."""
+
+    CORRECTIONS = 0
+    """To be added to what the network gives, and coded without a look at it."""
+    GUIDED = 1
+    """Pixels, coded with a look at what the network gives."""
+    ALONE = 2
+    """Pixels, without any network."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """What the section of one chunk says."""
+
+    kind: Kind
+    bounds: tuple[int, ...]
+    """Per band: half of what its step leaves uncertain, 0 to 65535 DN."""
+    crc: int
+    """CRC-32 of the pixels or corrections that it decodes to, as little-endian i32."""
+    frames: tuple[bytes, ...]
+    """The code of each frame; empty where no band of it needs anything."""
+
+    def to_bytes(self) -> bytes:
+        """Write it."""
+        bounds = self.bounds if len(set(self.bounds)) > 1 else self.bounds[:1]
+        ends, end = [], 0
+        for frame in self.frames:
+            end += len(frame)
+            ends.append(end)
+        flags = self.kind | BY_BAND * (len(bounds) > 1)
+        return b"".join(
+            [
+                bytes([flags]),
+                struct.pack(f"<{len(bounds)}H", *bounds),
+                U32.pack(self.crc),
+                struct.pack(f"<{len(ends)}I", *ends),
+                *self.frames,
+            ]
+        )
+
+    @classmethod
+    def parse(cls, data: bytes, frames: int, bands: int) -> Self:
+        """Read what `to_bytes` wrote for so many frames and bands.
+
+        Raises
+        ------
+        CorruptStreamError
+            Flags, lengths or frame ends contradict each other.
+        """
+        flags = data[0] if data else 0
+        kind = flags & ~BY_BAND
+        if kind > max(Kind):
+            raise CorruptStreamError(f"The flags {flags:08b} of the residual are unknown.")
+        layout = struct.Struct(f"<B{bands if flags & BY_BAND else 1}HI{frames}I")
+        if len(data) < layout.size:
+            raise CorruptStreamError(
+                f"The residual has {len(data)} bytes; {layout.size} are needed before its code."
+            )
+        _, *bounds = layout.unpack_from(data)
+        ends, bounds = bounds[-frames:], bounds[:-frames]
+        crc = bounds.pop()
+        code = data[layout.size :]
+        if any(before > after for before, after in pairwise((0, *ends))) or ends[-1] != len(code):
+            raise CorruptStreamError(
+                f"The residual's frame ends must never fall and end with its {len(code)} bytes."
+            )
+        return cls(
+            kind=Kind(kind),
+            bounds=tuple(bounds) if flags & BY_BAND else tuple(bounds) * bands,
+            crc=crc,
+            frames=tuple(code[begin:end] for begin, end in pairwise((0, *ends))),
+        )
