@@ -1,9 +1,11 @@
 """Make the golden files of a new format version: ``python -m tests.golden.make``.
 
-Streams, and small stores for both sockets. It refuses a version that is there already, whole or in part: files that once were released are
-the test, and a missing one is a failure, not a gap to be filled.
+Streams, and small stores for both sockets. It refuses a version that is there already, whole or in
+part: files that once were released are the test, and a missing one is a failure, not a gap to be
+filled.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -15,6 +17,7 @@ import torch
 import xarray as xr
 
 import xtec  # noqa: F401 - registers ds.tec
+from xtec import codec
 from xtec.codec import Settings, decode_chunk, encode_chunk
 from xtec.coding.stream import FORMAT_VERSION, parse
 from xtec.models import registry, weights
@@ -146,24 +149,62 @@ def make_stores(folder):
     (folder / "stores.json").write_text(json.dumps(expected, indent=1) + "\n")
 
 
+def bounded_chunks():
+    """As `chunks`, with the largest error promised: streams with a residual."""
+    plain, _ = chunks()["plain"]
+    masked, fields = chunks()["masked"]
+    return {
+        "bounded": (plain[:, :, :14, :17], {"compression": 12, "max_error": 20}),
+        "each-bound": (masked, fields | {"max_error": (3, 40)}),
+        "lossless": (masked, fields | {"max_error": 0}),
+    }
+
+
+@contextlib.contextmanager
+def network_first():
+    """Let residuals go by a network whose random weights make it hopeless, where they can."""
+
+    def chosen(made, **how):
+        return min(made[:1] if how else made, **how)
+
+    codec.min = chosen
+    yield
+    del codec.min
+
+
+def make_streams(folder, wanted, report):
+    """Write streams of both families and what is expected of them."""
+    expected, pixels = {}, {}
+    for prefix in FAMILIES:
+        name = f"golden-{prefix}{FORMAT_VERSION}"
+        for kind, (chunk, fields) in wanted.items():
+            key, data = prefix + kind, encode_chunk(chunk, Settings(name, **fields))
+            (folder / f"{key}.stream").write_bytes(data)
+            pixels[key] = decode_chunk(data)
+            digest = hashlib.sha256(data).hexdigest()
+            expected[key] = {"sha256": digest, "latents_crc": f"{parse(data).latents_crc:08x}"}
+    numbers = {"expected": "pixels"}.get(report, report)
+    np.savez_compressed(folder / f"{numbers}.npz", **pixels)
+    (folder / f"{report}.json").write_text(json.dumps(expected, indent=1) + "\n")
+
+
+def make_bounded(folder):
+    """Write streams with a residual."""
+    with network_first():
+        make_streams(folder, bounded_chunks(), "residual")
+
+
 def make(folder):
     """Write a version's files into a folder that must not be there yet."""
     if folder.exists():
         sys.exit(f"{folder} is there already; golden files are made once and never again.")
     folder.mkdir(parents=True)
     os.environ[registry.SEARCH_PATH] = str(folder)
-    expected, pixels = {}, {}
     for prefix, network in FAMILIES.items():
         name = f"golden-{prefix}{FORMAT_VERSION}"
         weights.save(network(), name, folder / f"{name}.safetensors")
-        for kind, (chunk, fields) in chunks().items():
-            key, data = prefix + kind, encode_chunk(chunk, Settings(name, **fields))
-            (folder / f"{key}.stream").write_bytes(data)
-            pixels[key] = decode_chunk(data)
-            digest = hashlib.sha256(data).hexdigest()
-            expected[key] = {"sha256": digest, "latents_crc": f"{parse(data).latents_crc:08x}"}
-    np.savez_compressed(folder / "pixels.npz", **pixels)
-    (folder / "expected.json").write_text(json.dumps(expected, indent=1) + "\n")
+    make_streams(folder, chunks(), "expected")
+    make_bounded(folder)
     make_stores(folder)
 
 
