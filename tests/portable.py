@@ -8,20 +8,23 @@ with one.
 import contextlib
 import hashlib
 import json
+import os
 import sys
 from pathlib import Path
 
 import numpy as np
 import torch
+import zarr
 
 from xtec import codec
 from xtec.codec import Settings
 from xtec.coding import tables
 from xtec.engine import Engine
-from xtec.models import weights
+from xtec.models import registry, weights
 from xtec.models.known_answer import select
 
-TEC_TT = Path(__file__).parent / "golden" / "v1" / "golden-1.safetensors"
+GOLDEN = Path(__file__).parent / "golden"
+TEC_TT = GOLDEN / "v1" / "golden-1.safetensors"
 MODELS = {"embedded": "embedded", "tec-tt": str(TEC_TT)}
 SETTINGS = {name: Settings(model=model, compression=20) for name, model in MODELS.items()}
 BATCH = 8
@@ -118,6 +121,18 @@ def float_rows(settings, folder, out):
     np.savez(out / "float.npz", centre=steps >> 6, row=t.rows(index, steps & 63))
 
 
+def golden(_, folder, out):
+    """What all golden streams and stores decode to."""
+    for version in sorted(GOLDEN.glob("v*")):
+        report = {}
+        os.environ[registry.SEARCH_PATH] = str(version)
+        for path in sorted(version.glob("*.stream")):
+            report[path.stem] = codec.decode_chunk(path.read_bytes())
+        for path in sorted(version.glob("*.zarr")):
+            report[path.stem] = zarr.open_array(path, path="reflectance", mode="r")[:]
+        np.savez(out / f"{version.name}.npz", **report)
+
+
 def main():
     folder, out = Path(sys.argv[1]), Path(sys.argv[1], sys.argv[2])
     settings = settings_of(sys.argv[3])
@@ -125,7 +140,7 @@ def main():
     if "no-onednn" in sys.argv:
         torch.backends.mkldnn.set_flags(_enabled=False)
     for line in sys.stdin:
-        {"encode": encode, "decode": decode, "float": float_rows}[line.strip()](
+        {"encode": encode, "decode": decode, "float": float_rows, "golden": golden}[line.strip()](
             settings, folder, out
         )
         sys.stdout.write("done\n")

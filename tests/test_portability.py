@@ -16,8 +16,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.golden import read
 from tests.models import network, write_weights
-from tests.portable import BATCH, MODELS, digest, settings_of
+from tests.portable import BATCH, GOLDEN, MODELS, digest, settings_of
 from xtec import sample
 from xtec.coding import rans, tables
 from xtec.errors import StreamError
@@ -91,7 +92,7 @@ def folder(tmp_path_factory, model):
     np.save(folder / "chunks.npy", [cube[..., y : y + 64, x : x + 64] for y, x in corners])
     workers = [Worker(folder, way, name) for way in WAYS]
     try:
-        for what in ("encode", "decode", *(["float"] if model == "tec-tt" else [])):
+        for what in ("encode", "decode", *(["float", "golden"] if model == "tec-tt" else [])):
             for worker in workers:
                 worker.ask(what)
             for worker in workers:
@@ -159,6 +160,19 @@ def test_pixels_depend_on_no_company(folder, decoder):
         found = [np.load(p) for p in (folder / decoder).glob(f"{stream}.*.npy")]
         assert len(found) >= 2
         assert all(np.array_equal(found[0], other) for other in found[1:])
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_golden_streams_and_stores_decode_as_they_did_when_they_were_made(folder, model, way):
+    if model != "tec-tt":
+        pytest.skip("they are of both families, and decoded once")
+    for version in sorted(GOLDEN.glob("v*")):
+        then = read.pixels(version)
+        with np.load(folder / way / f"{version.name}.npz") as now:
+            assert now.keys() == then.keys()
+            for name, pixels in then.items():
+                error = np.abs(now[name].astype(int) - pixels).max()
+                assert error <= read.tolerance(name), name
 
 
 def comes_back(q, one, other):

@@ -6,6 +6,7 @@ imports neither torch nor numba; coding a chunk does.
 Below: engine, pixels, settings, models, coding. Above: zarr_v2, zarr_v3, cube.
 """
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -16,7 +17,13 @@ import numpy as np
 from xtec.coding import stream as container
 from xtec.coding import tables
 from xtec.coding.stream import Stream
-from xtec.errors import BoundError, CorruptStreamError, InputError, TruncatedStreamError
+from xtec.errors import (
+    BoundError,
+    CorruptStreamError,
+    InputError,
+    TruncatedStreamError,
+    WrongModelError,
+)
 from xtec.home import Home
 from xtec.models import registry
 from xtec.models.weights import Card
@@ -117,7 +124,7 @@ def decode_chunks(
     places: Sequence[Home | None] = homes or [None] * len(streams)
     parsed = [_parse(data, home) for data, home in zip(streams, places, strict=True)]
     wanted = list(zip(parsed, frames or [None] * len(parsed), strict=True))
-    chunks = {i: _finished(s, None, n) for i, (s, n) in enumerate(wanted) if not s.payload}
+    chunks = {i: _alone(*wanted[i], places[i]) for i, s in enumerate(parsed) if not s.payload}
     for digest in {s.model_digest for s in parsed if s.payload}:
         here = [i for i, s in enumerate(parsed) if s.payload and s.model_digest == digest]
         card = _card(parsed[here[0]], places[here[0]], model)
@@ -313,6 +320,14 @@ def _first(stream: Stream, count: int | None) -> Stream:
         frame_bytes=stream.frame_bytes[:count],
         payload=stream.payload[: stream.frame_bytes[count - 1]],
     )
+
+
+def _alone(stream: Stream, count: int | None, home: Home | None) -> Pixels:
+    """A chunk without latents: without data, or all in its residual. It needs no model."""
+    if stream.residual and home is not None:
+        with contextlib.suppress(WrongModelError):
+            home.check_bands(stream, _card(stream, home, None).config.bands)
+    return _finished(stream, None, count)
 
 
 def _finished(stream: Stream, base: Numbers | None, count: int | None = None) -> Pixels:
