@@ -188,12 +188,12 @@ def take_device(wish: str | None, seat: int) -> str:
 
 def use_threads(count: int) -> None:
     """Give torch so many threads in this process; `Engine.each` takes no more either."""
-    torch.set_num_threads(count)
+    threads.grant(count)
 
 
 def threads_now() -> int:
-    """How many threads torch has in this process."""
-    return torch.get_num_threads()
+    """How many threads there are for the work of this process."""
+    return threads.count()
 
 
 _building = threading.Lock()

@@ -24,11 +24,23 @@ A = TypeVar("A")
 R = TypeVar("R")
 
 _thread = threading.local()
+_granted: int | None = None
+
+
+def grant(threads: int | None) -> None:
+    """Give this process so many threads, or as many as torch has.
+
+    Torch's own number is one per thread of the caller's, and stays where it was asked for before.
+    """
+    global _granted  # noqa: PLW0603 - of the process, as the threads are
+    _granted = threads
+    if threads is not None:
+        torch.set_num_threads(threads)
 
 
 def count() -> int:
     """How many threads torch may use here; 1 where `spread` already cut the work."""
-    return 1 if hasattr(_thread, "single") else torch.get_num_threads()
+    return 1 if hasattr(_thread, "single") else _granted or torch.get_num_threads()
 
 
 def spread(function: Callable[[A], R], items: Iterable[A]) -> list[R]:
