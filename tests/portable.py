@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ import zarr
 from xtec import codec
 from xtec.codec import Settings
 from xtec.coding import tables
+from xtec.coding.stream import parse
 from xtec.engine import Engine
 from xtec.models import registry, weights
 from xtec.models.known_answer import select
@@ -42,26 +44,37 @@ def digest(latents):
 
 
 @contextlib.contextmanager
-def noted(name):
-    """What a method of the engine gives while this lasts."""
-    seen, method = [], getattr(Engine, name)
+def noted(method, caller):
+    """What a method of the engine gives for each chunk or stream, by its bytes.
+
+    ``caller`` is the function of the codec that asks it, in the same thread, for its second
+    argument.
+    """
+    seen, here = {}, threading.local()
+    asked, asking = getattr(Engine, method), getattr(codec, caller)
 
     def noting(*args):
-        found = method(*args)
-        seen.append(found)
-        return found
+        (found,) = asked(*args)
+        seen[here.item] = found
+        return [found]
 
-    setattr(Engine, name, noting)
+    def naming(owner, item, *rest):
+        here.item = item.tobytes() if isinstance(item, np.ndarray) else item.payload
+        return asking(owner, item, *rest)
+
+    setattr(Engine, method, noting)
+    setattr(codec, caller, naming)
     yield seen
-    setattr(Engine, name, method)
+    setattr(Engine, method, asked)
+    setattr(codec, caller, asking)
 
 
 def encode(settings, folder, out):
     """Streams of all chunks, and the latents that were quantised for them."""
     chunks = list(np.load(folder / "chunks.npy"))
-    with noted("encode") as coded:
+    with noted("encode", "_encode") as coded:
         streams = codec.encode_chunks(chunks, settings)
-    latents = [c.latents for batch in coded for c in batch]
+    latents = [coded[chunk.tobytes()].latents for chunk in chunks]
     np.savez(out / "latents.npz", *latents)
     for i, stream in enumerate(streams):
         (out / f"{i}.stream").write_bytes(stream)
@@ -92,12 +105,11 @@ def decode(_, folder, out):
     for name, batches in arrangements.items():
         report[name] = {}
         for batch in batches:
-            with noted("decode") as decoded:
+            with noted("decode", "_network") as decoded:
                 pixels = codec.decode_chunks([streams[i] for i in batch])
-            latents = [d.latents for batch_found in decoded for d in batch_found]
-            for i, q, chunk in zip(batch, latents, pixels, strict=True):
+            for i, chunk in zip(batch, pixels, strict=True):
                 key = hashlib.sha256(streams[i]).hexdigest()
-                report[name][key] = digest(q)
+                report[name][key] = digest(decoded[parse(streams[i]).payload].latents)
                 np.save(out / f"{key}.{name}.npy", chunk)
     (out / "decoded.json").write_text(json.dumps(report))
 

@@ -212,6 +212,6 @@ def test_hostile_payloads_end_in_stream_errors(words, level):
 def test_wide_networks_are_refused():
     from xtec.errors import ModelError
 
-    wide = dataclasses.replace(LAPPED, d_model=2048, prior_bits=27)
+    wide = dataclasses.replace(LAPPED, d_model=2048)
     with torch.device("cpu"), pytest.raises(ModelError, match="too"):
         ExactContext(context_network(wide), select("cpu"))

@@ -483,7 +483,7 @@ def test_a_full_disk(elsewhere, own_mounts, tmp_path):
         MOUNT
         + textwrap.dedent("""
         disk = folder + "/disk"
-        mount("-t", "tmpfs", "-o", "size=256k", "tmpfs", disk)
+        mount("-t", "tmpfs", "-o", "size=1m", "tmpfs", disk)
         cube.isel(time=slice(0, 2)).tec.compress(disk + "/a.zarr", **options)
         before = xr.open_zarr(disk + "/a.zarr").load()
         with open(disk + "/ballast", "wb", buffering=0) as ballast:

@@ -82,7 +82,9 @@ def test_a_checkpoint_that_is_gone_is_named(folder, cube, tmp_path, monkeypatch)
     store = tmp_path / "a.zarr"
     part = cube.isel(time=[0], x=slice(20), y=slice(20))
     part.tec.compress(store, model="tt-s2l1c", embed_weights=False, progress=False)
-    monkeypatch.setattr(registry, "_used", {})
+    for known in ("_used", "_lent"):
+        monkeypatch.setattr(registry, known, {})
+    monkeypatch.setattr(registry, "_shelves", [])
     monkeypatch.delenv(registry.SEARCH_PATH)
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     opened = xr.open_zarr(store)
