@@ -7,6 +7,7 @@ import dataclasses
 import importlib
 import importlib.util
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -574,3 +575,32 @@ def test_a_curve_interpolates_and_does_not_guess(curve):
     assert made.rate(low) == pytest.approx(first)
     assert first < made.rate(32) < second
     assert np.isnan(made.rate(29))
+
+
+@pytest.mark.slow
+def test_scaling_prints_what_must_be_reached(script, capsys):
+    """On cubes of a few chunks: the figures say nothing, the lines are those of the issue."""
+    pytest.importorskip("distributed")
+    small = ["--side", "128", "--large", "256", "--tile", "64", "--repeats", "1"]
+    script("scaling").main(small)
+    printed = capsys.readouterr().out
+    for line in (
+        "two / one", "encode, concurrent / one by one", "decode, concurrent / one by one",
+        "memory per worker, large / small", "throughput, large / small", "write overhead",
+        "read overhead",
+    ):  # fmt: skip
+        assert re.search(rf"\| {re.escape(line)} \| -?[\d.]+( %)? \| [<>]= ", printed)
+    assert "| the job | finished | finished | reached |" in printed
+    assert "| the store | equal | equal | reached |" in printed
+
+
+def test_the_paper_adds_up(script, capsys):
+    script("scaling_paper").main(["--encode", "10", "--bpppb", "0.16"])
+    square, country = [
+        [cell.strip() for cell in line.split("|")]
+        for line in capsys.readouterr().out.splitlines()
+        if line.startswith(("| 100 x", "| a country"))
+    ][:2]
+    # 73 dates, 13 bands, 10,000 x 10,000 pixels of 2 bytes; 10 dates of chunks, 40 x 40 tiles
+    assert square[2:5] == ["190 GB", "16,000", "1.9 GB"]
+    assert country[3] == f"{36 * 16_000:,}"
