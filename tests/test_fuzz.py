@@ -38,7 +38,6 @@ ROOT = Path(__file__).parents[1]
 def everything():
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(registry.SEARCH_PATH, str(fuzz.GOLDEN))
-        patch.setattr(registry, "_used", {})
         yield fuzz.seeds()
 
 
@@ -93,7 +92,8 @@ def test_the_corpus_holds_what_can_be_in_a_stream(everything):
         assert any(p.nodata is None for p in found)
         assert any(p.offset for p in found)
         assert any(p.shape[1:] == (1, 1, 1) for p in found)
-    assert {mask_kind(seed.data) for seed in everything} == {0, 1, 2, 3}
+        assert len({p.residual[0] & 3 for p in found if p.residual}) == 2
+    assert {mask_kind(seed.data) for seed in everything} == {0, 1, 2, 3, 4}
 
 
 def mask_kind(data):
@@ -102,9 +102,14 @@ def mask_kind(data):
     return data[container.HEADER.size + bands + 4 * frames]
 
 
+def spoil_residuals(monkeypatch):
+    plain = fuzz.residual.decode
+    monkeypatch.setattr(fuzz.residual, "decode", lambda *args: plain(*args) + 1)
+
+
 def spoil_pixels(monkeypatch):
-    plain = codec.restore
-    monkeypatch.setattr(codec, "restore", lambda *args: plain(*args) ^ 1)
+    plain = codec.mark
+    monkeypatch.setattr(codec, "mark", lambda *args: plain(*args) ^ 1)
 
 
 def believe_any_latents(monkeypatch):
@@ -135,13 +140,14 @@ def call_everything_truncated(monkeypatch):
 @pytest.mark.parametrize(
     ("break_it", "message"),
     [
+        (spoil_residuals, "another checksum than it states"),
         (spoil_pixels, "not those that the stream states"),
         (raise_another_error, "IndexError instead of a StreamError"),
         (call_everything_truncated, "TruncatedStreamError that is not true"),
     ],
 )
 def test_the_judge_finds_a_decoder_that_errs(everything, judge, monkeypatch, break_it, message):
-    seed = seed_of(everything, "corpus/lapped-masks")
+    seed = seed_of(everything, "corpus/lapped-each-bound")
     assert judge(seed, seed.data, sealed=False, strict=True) == "decoded"
     break_it(monkeypatch)
     with pytest.raises(Wrong, match=message):
