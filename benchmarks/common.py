@@ -1,17 +1,24 @@
 """What the command lines of the benchmarks share: arguments, a line about the machine, tables.
 
-Below: xtec.models.registry. Above: rate_distortion, throughput, prior_cost, vs_terracodec.
+Below: xtec.models.registry. Above: rate_distortion, throughput, scaling, prior_cost,
+vs_terracodec.
 """
 
 import argparse
+import multiprocessing
 import os
 import platform
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 from xtec.models import registry
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def parser(description: str) -> argparse.ArgumentParser:
@@ -43,6 +50,13 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """Write a Markdown table."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines) + "\n"
+
+
+def alone(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Call a function in a fresh process."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(max_workers=1, mp_context=context) as pool:
+        return pool.submit(function, *args, **kwargs).result()
 
 
 def _version(package: str) -> str:

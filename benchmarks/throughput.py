@@ -11,30 +11,24 @@ Below: coders, coders_jpeg2000, curves, data, common.
 """
 
 import argparse
-import multiprocessing
 import os
 import resource
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ParamSpec, TypeVar
 
 import numpy as np
 from coders import Coder, Learned
 from coders_jpeg2000 import LEVEL_OF_PEAK, Bands
-from common import about, parser, table
+from common import about, alone, parser, table
 from curves import Point, point
 
 from xtec.codec import Settings
 from xtec.models import registry
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 MB = 1e6
 
@@ -76,14 +70,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     learned = Learned(settings, threads=options.threads, device=options.device)
     with tempfile.TemporaryDirectory() as folder:
         cube = Path(folder) / "cube.npy"
-        shape = _alone(_save, options.data, options.cube, options.dates, cube)
+        shape = alone(_save, options.data, options.cube, options.dates, cube)
         print(f"cube {options.cube}, {shape}, median of {options.repeats} runs\n")
-        ours = _alone(measure, learned, cube, options.repeats)
+        ours = alone(measure, learned, cube, options.repeats)
         bands = Bands(ours.result.psnr + LEVEL_OF_PEAK, options.threads)
-        theirs = _alone(measure, bands, cube, options.repeats)
+        theirs = alone(measure, bands, cube, options.repeats)
         print(_table(ours, theirs))
         if options.device != "cpu":
-            print(_alone(exchange, learned, cube))
+            print(alone(exchange, learned, cube))
 
 
 def measure(coder: Coder, path: Path, repeats: int) -> Measured:
@@ -131,13 +125,6 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--dates", type=int, default=8, help="at most so many of its dates")
     made.add_argument("--repeats", type=int, default=3)
     return made
-
-
-def _alone(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    """Call a function in a fresh process."""
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(max_workers=1, mp_context=context) as pool:
-        return pool.submit(function, *args, **kwargs).result()
 
 
 def _save(data_folder: Path | None, name: str, dates: int, path: Path) -> tuple[int, ...]:

@@ -182,13 +182,34 @@ def test_lower_compression_settings_are_smaller_and_worse(model):
     assert errors == sorted(errors, reverse=True)
 
 
-def test_several_passes_give_what_one_gives(plain, monkeypatch):
-    batch = [scene(seed=i) for i in range(5)]
-    streams = encode_chunks(batch, plain)
-    found = decode_chunks(streams)
-    monkeypatch.setattr(codec, "CHUNKS_AT_ONCE", 2)
-    assert encode_chunks(batch, plain) == streams
-    assert all(map(np.array_equal, decode_chunks(streams), found))
+@pytest.mark.parametrize("frames", [1, 2, 3, 7, None])
+def test_first_frames_are_those_of_the_whole(plain, frames):
+    chunk = scene(shape=(3, 3, 40, 30))
+    chunk[0, :, :9] = 0
+    chunk[2] = 65535
+    streams = [encode_chunk(c, plain) for c in (chunk, chunk * 0, chunk[:1])]
+    found = decode_chunks(streams, frames=[frames, frames, frames])
+    for part, whole in zip(found, decode_chunks(streams), strict=True):
+        assert len(part) == min(frames or 9, len(whole))
+        assert np.array_equal(part, whole[:frames])
+
+
+def test_first_frames_do_not_touch_the_later_ones(plain):
+    """A decoder that read on would meet the damage; one that read too little is found out."""
+    stream = container.parse(encode_chunk(scene(shape=(3, 3, 40, 30)), plain))
+    second, last = stream.frame_bytes[1:]
+    damaged = stream.payload[:second] + bytes(last - second)
+    data = container.pack(dataclasses.replace(stream, payload=damaged))
+    assert np.array_equal(
+        decode_chunks([data], frames=[2])[0], decode_chunk(container.pack(stream))[:2]
+    )
+    with pytest.raises(CorruptStreamError):
+        decode_chunk(data)
+    for wrong in (second - 4, second + 4):
+        ends = (stream.frame_bytes[0], wrong, last)
+        forged = container.pack(dataclasses.replace(stream, frame_bytes=ends))
+        with pytest.raises(StreamError):
+            decode_chunks([forged], frames=[2])
 
 
 @settings(max_examples=6)

@@ -1,6 +1,7 @@
 """The engine: one per model and device, for many callers, the same for each in any company."""
 
 import dataclasses
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -91,6 +92,63 @@ def test_company_changes_nothing(ours, pixels, level):
         assert equal(alone[0], shuffled[place])
         (decoded,) = decode(ours, alone, level, pixels)
         assert np.array_equal(decoded.pixels(), recon[i])
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_chunks_of_many_callers_are_coded_as_if_alone(card, ours, pixels, level, count):
+    """However many threads torch has, and however small the batches are."""
+    alone = [ours.encode([p], level)[0] for p in pixels]
+    recon = [decode(ours, [c], level, pixels)[0].pixels() for c in alone]
+    other, before = Engine(card, "cpu"), torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        for most in (1, 2, 8):
+            other._room.most = most
+            found = other.each(lambda p: other.encode([p], level)[0], pixels)
+            assert all(map(equal, found, alone))
+            (*both,) = other.each(lambda c: decode(other, [c], level, pixels)[0].pixels(), alone)
+            assert all(map(np.array_equal, both, recon))
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_concurrent_chunks_travel_together_where_it_pays(card, pixels, level, family, monkeypatch):
+    other, sizes = Engine(card, "cpu"), []
+    coded = type(other._model).encode
+
+    def encode(self, chunks, level):
+        sizes.append(len(chunks))
+        return coded(self, chunks, level)
+
+    monkeypatch.setattr(type(other._model), "encode", encode)
+    ready = threading.Barrier(len(pixels))
+
+    def one(p):
+        if family == "tec-tt":
+            ready.wait()
+        return other.encode([p], level)
+
+    other.each(one, pixels)
+    assert sizes == ([len(pixels)] if family == "tec-tt" else [1] * len(pixels))
+
+
+def test_an_error_of_one_reader_reaches_its_caller_alone(card, ours, pixels, level):
+    coded = ours.encode(list(pixels[:3]), level)
+
+    def broken(rows):
+        raise ZeroDivisionError
+
+    def one(number):
+        read = broken if number == 1 else replay(coded[number])
+        try:
+            return ours.decode([read], level, pixels.shape[1:])[0].latents
+        except ZeroDivisionError:
+            return None
+
+    first, second, third = ours.each(one, range(3))
+    assert second is None
+    for found, c in ((first, coded[0]), (third, coded[2])):
+        assert np.array_equal(found, c.latents)
 
 
 @pytest.mark.parametrize("size", [2, 4])

@@ -73,6 +73,26 @@ def test_callers_share_the_threads(several):
     assert len(seen) <= max(several, 4 if several == 1 else 0)
 
 
+def test_side_by_side_never_more_than_so_many(several):
+    lock, under_way, most = threading.Lock(), 0, 0
+
+    def work(i):
+        nonlocal under_way, most
+        with lock:
+            under_way += 1
+            most = max(most, under_way)
+        time.sleep(0.002)
+        found = threads.spread(abs, [-i, i]) + threads.side_by_side(abs, [-i], 3)
+        with lock:
+            under_way -= 1
+        return found
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: threads.side_by_side(work, range(9), 3), range(4)))
+    assert found == [[[i] * 3 for i in range(9)]] * 4
+    assert 1 < most <= 3
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_forked_process_makes_threads_of_its_own():

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import xarray as xr
 import zarr
 from zarr.buffer import default_buffer_prototype
 from zarr.codecs import ShardingCodec
@@ -77,6 +78,94 @@ def test_one_pixel_of_a_shard_decodes_one_chunk(pixels, monkeypatch, create):
     )
     assert array[0, 0, 0, 0] > 0
     assert len(decoded) == 1
+
+
+class Count:
+    """What the codec was asked to decode: each stream, and how many of its frames."""
+
+    def __init__(self, monkeypatch):
+        self.calls = []
+        monkeypatch.setattr(zarr_v3, "decode_chunks", self)
+
+    def __call__(self, streams, *, frames, **options):
+        self.calls.append(list(zip(streams, frames, strict=True)))
+        return codec.decode_chunks(streams, frames=frames, **options)
+
+    @property
+    def frames(self):
+        return sorted(n for call in self.calls for _, n in call)
+
+    @property
+    def streams(self):
+        return [s for call in self.calls for s, _ in call]
+
+
+TIMES = [
+    (0, [1]), (1, [2]), (slice(0, 1), [1]), (slice(1, 2), [2]), (slice(0, 2), [2]),
+    (slice(0, 3), [1, 2]), (slice(2, 3), [1]), ([0, 2], [1, 1]), ([1], [2]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("shards", [None, (4, 3, 64, 54)])
+@pytest.mark.parametrize(("times", "expected"), TIMES)
+def test_dates_after_the_wanted_ones_are_not_decoded(
+    pixels, monkeypatch, create, times, expected, shards
+):
+    array = create({}, pixels.shape, shards=shards)
+    array[:] = pixels
+    whole = array[:]
+    count = Count(monkeypatch)
+    found = array.oindex[times, 1:, 3:20, 4:20]
+    np.testing.assert_array_equal(found, whole[times, 1:, 3:20, 4:20])
+    assert count.frames == expected
+
+
+def test_other_ways_to_select(pixels, monkeypatch, create):
+    array = create({}, pixels.shape)
+    array[:] = pixels
+    whole = array[:]
+    count = Count(monkeypatch)
+    pick = [0, 2, 0], [0, 1, 2], [5, 5, 40], [1, 2, 42]
+    np.testing.assert_array_equal(array.vindex[pick], whole[pick])
+    assert count.frames == [1, 1, 1]
+    mask = np.zeros(pixels.shape, bool)
+    mask[1, 0, 0, 0] = True
+    np.testing.assert_array_equal(array.vindex[mask], whole[mask])
+    assert array[0, 0, 0, 0] == whole[0, 0, 0, 0]
+    np.testing.assert_array_equal(array[::2, ..., ::7], whole[::2, ..., ::7])
+    assert array[0:0].shape == (0, *pixels.shape[1:])
+    assert array.blocks[0, 0, 1, 1].shape == (2, 3, 18, 16)
+
+
+@pytest.mark.parametrize("batch", [1, 3, 16])
+@pytest.mark.parametrize("shards", [None, (4, 3, 64, 54)])
+def test_no_chunk_is_decoded_twice_for_one_read(pixels, monkeypatch, create, batch, shards):
+    with zarr.config.set({"codec_pipeline.batch_size": batch}):
+        array = create({}, pixels.shape, shards=shards)
+        array[:] = pixels
+        count = Count(monkeypatch)
+        array[:, :, 10:, 10:]
+    assert len(count.streams) == len(set(count.streams)) == 8
+    assert max(map(len, count.calls)) == min(batch, 8)
+
+
+def test_dask_blocks_of_many_chunks_decode_each_chunk_once_and_together(
+    cube, precise, monkeypatch, tmp_path
+):
+    cube.sel(band=list(BANDS)).tec.compress(
+        tmp_path / "a.zarr",
+        model=str(precise.card.path),
+        compression=precise.compression,
+        chunks={"time": 2, "y": 16, "x": 16},
+        progress=False,
+    )
+    count = Count(monkeypatch)
+    with zarr.config.set({"codec_pipeline.batch_size": 8}):
+        opened = xr.open_zarr(tmp_path / "a.zarr", chunks={"time": 2, "y": 32, "x": 32})
+        loaded = opened.load()
+    assert len(count.streams) == len(set(count.streams)) == 2 * 4 * 3
+    assert max(map(len, count.calls)) == 4
+    assert loaded.reflectance.shape == (3, 3, 50, 43)
 
 
 def test_whole_batches_reach_the_codec(pixels, monkeypatch, create):

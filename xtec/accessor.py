@@ -11,6 +11,7 @@ from typing import Any
 
 import xarray as xr
 
+from xtec.cluster.plan import Plan, plan
 from xtec.cube import adding, layout, prepare, quality, report, stacking, state, writing
 from xtec.cube.bounds import Bound
 from xtec.cube.chunks import Sizes
@@ -254,6 +255,46 @@ class Tec:
             no-data value, offset, packing, grid or variables are not the store's.
         """
         adding.write_region(self._dataset, store, region, variable=variable, progress=progress)
+
+    def plan(
+        self,
+        *,
+        compression: float | None = None,
+        model: str = "embedded",
+        chunks: Sizes | None = None,
+        offset: int | None = None,
+        nodata: int | None = None,
+        variable: Hashable | None = None,
+        client: Any = None,
+    ) -> Plan:
+        """Say what compressing this cube will take: chunks, size, hours on the workers at hand.
+
+        Up to eight chunks, spread over the cube, are read and coded, on all threads of up to eight
+        workers at the same time. Chunks without any data are left out: where many are
+        empty the job will be shorter and smaller.
+
+        Parameters
+        ----------
+        compression, model, chunks, offset, nodata, variable
+            As in `compress`.
+        client : distributed.Client, optional
+            Whose workers will do it; by default the active client's, and without one this process.
+
+        Returns
+        -------
+        Plan
+            Shown as a table; ``.to_dict()`` for programs.
+        """
+        return plan(
+            self._dataset,
+            compression=compression,
+            model=model,
+            chunks=chunks,
+            offset=offset,
+            nodata=nodata,
+            variable=variable,
+            client=client,
+        )
 
     def info(self, variable: Hashable | None = None) -> Info:
         """Describe how a cube is compressed: model, chunks, sizes, bits per pixel per band.

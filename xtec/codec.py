@@ -7,9 +7,10 @@ Below: engine, pixels, settings, models, coding. Above: zarr_v2, zarr_v3, cube.
 """
 
 import contextlib
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -37,8 +38,8 @@ if TYPE_CHECKING:
 __all__ = ["Settings", "decode_chunk", "decode_chunks", "encode_chunk", "encode_chunks"]
 
 
-CHUNKS_AT_ONCE = 8
-"""Chunks of one pass through the network: bounds memory, changes no byte."""
+A = TypeVar("A")
+R = TypeVar("R")
 
 DEVICES_DIFFER_DN = 1
 """By how much pixels of a network whose synthesis is not exact may differ between machines."""
@@ -85,25 +86,30 @@ def encode_chunks(chunks: Sequence[Pixels], settings: Settings) -> list[bytes]:
     native: list[Pixels] = [
         chunk.astype(chunk.dtype.newbyteorder("="), copy=False) for chunk in chunks
     ]
-    streams: dict[int, bytes] = {}
-    for indices in _alike((chunk.dtype.name, chunk.shape) for chunk in native):
-        streams |= zip(indices, _encode([native[i] for i in indices], settings), strict=True)
-    return [streams[i] for i in range(len(chunks))]
+    return _each(partial(_encode, settings), native, settings.card)
 
 
 def decode_chunks(
-    streams: Sequence[bytes], *, model: str | None = None, homes: Sequence[Home] | None = None
+    streams: Sequence[bytes],
+    *,
+    model: str | None = None,
+    homes: Sequence[Home] | None = None,
+    frames: Sequence[int | None] | None = None,
 ) -> list[Pixels]:
-    """Decode chunks.
+    """Decode chunks, or the first frames of them.
 
     Parameters
     ----------
     streams : sequence of bytes
+        Whole ones: their checksums cover all bytes.
     model : str, optional
         What the model was called where the streams were written; for messages only.
     homes : sequence of Home, optional
         For each stream the array that it stands in. What does not belong there is refused before
         it is decoded. Without it memory follows what a stream claims: up to 2**31 pixels.
+    frames : sequence of int or None, optional
+        How many of the first frames of each are wanted, at least 1; the others are not decoded.
+        None: all of them.
 
     Returns
     -------
@@ -117,17 +123,15 @@ def decode_chunks(
     """
     places: Sequence[Home | None] = homes or [None] * len(streams)
     parsed = [_parse(data, home) for data, home in zip(streams, places, strict=True)]
-    chunks: dict[int, Pixels] = {}
-    for indices in _alike((s.model_digest, s.level, s.shape, not s.payload) for s in parsed):
-        some = [parsed[i] for i in indices]
-        try:
-            found = _decode(some, [places[i] for i in indices], model)
-        except TruncatedStreamError as error:
-            raise CorruptStreamError(
-                "the stream is whole, but what it codes is not: it was forged, or is decoded "
-                f"otherwise than it was encoded. {error}"
-            ) from error
-        chunks |= zip(indices, found, strict=True)
+    wanted = list(zip(parsed, frames or [None] * len(parsed), strict=True))
+    chunks = {i: _alone(*wanted[i], places[i]) for i, s in enumerate(parsed) if not s.payload}
+    for digest in {s.model_digest for s in parsed if s.payload}:
+        here = [i for i, s in enumerate(parsed) if s.payload and s.model_digest == digest]
+        card = _card(parsed[here[0]], places[here[0]], model)
+        for i in here:
+            _check_bands(parsed[i], places[i], card)
+        found = _each(partial(_decode, card), [wanted[i] for i in here], card)
+        chunks |= zip(here, found, strict=True)
     return [chunks[i] for i in range(len(parsed))]
 
 
@@ -152,35 +156,26 @@ def _check(chunk: Pixels, settings: Settings) -> None:
         raise InputError(f"no-data {settings.nodata} is not a {chunk.dtype}; give {low} to {high}.")
 
 
-def _alike(keys: Iterable[Hashable]) -> list[list[int]]:
-    """Indices of equal keys, together."""
-    groups: dict[Hashable, list[int]] = {}
-    for i, key in enumerate(keys):
-        groups.setdefault(key, []).append(i)
-    return list(groups.values())
-
-
 def _engine(card: Card) -> "Engine":
     from xtec.engine import engine  # torch arrives with the first pixel
 
     return engine(card)
 
 
-def _encode(chunks: list[Pixels], settings: Settings) -> list[bytes]:
-    """Chunks of one type and shape."""
-    streams: list[bytes] = []
-    for begin in range(0, len(chunks), CHUNKS_AT_ONCE):
-        some = chunks[begin : begin + CHUNKS_AT_ONCE]
-        batch = [prepare(chunk, settings) for chunk in some]
-        full = [p.network for p in batch if not p.invalid.all()]
-        coded: Iterator[Coded] = iter(())
-        if full:
-            coded = iter(_engine(settings.card).encode(full, settings.level))
-        made = [_stream(p, settings, None if p.invalid.all() else next(coded)) for p in batch]
-        if settings.bounds is not None:
-            made = _bounded(some, made, settings)
-        streams += map(container.pack, made)
-    return streams
+def _each(function: Callable[[A], R], items: Sequence[A], card: Card) -> list[R]:
+    """Do what chunks need, several at a time, as suits the network."""
+    return _engine(card).each(function, items) if items else []
+
+
+def _encode(settings: Settings, chunk: Pixels) -> bytes:
+    prepared = prepare(chunk, settings)
+    if prepared.invalid.all():
+        return container.pack(_stream(prepared, settings, None))
+    (coded,) = _engine(settings.card).encode([prepared.network], settings.level)
+    stream = _stream(prepared, settings, coded)
+    if settings.bounds is not None:
+        stream = _corrected(chunk, stream, _network(settings.card, stream), settings)
+    return container.pack(stream)
 
 
 def _stream(prepared: Prepared, settings: Settings, coded: "Coded | None") -> Stream:
@@ -205,31 +200,6 @@ def _stream(prepared: Prepared, settings: Settings, coded: "Coded | None") -> St
         payload=payload,
         latents_crc=crc,
     )
-
-
-def _parse(data: bytes, home: Home | None) -> Stream:
-    if home is None:
-        return container.parse(data)
-    stream = container.parse(data, shape=home.shape, dtype=home.dtype)
-    home.check(stream)
-    return stream
-
-
-def _card(stream: Stream, home: Home | None, model: str | None) -> Card:
-    """The model that a stream was written with."""
-    if home is None:
-        return registry.find(stream.model_digest, model)
-    return registry.find(stream.model_digest, home.settings.model, home.shelf)
-
-
-def _bounded(chunks: list[Pixels], streams: list[Stream], settings: Settings) -> list[Stream]:
-    """The same streams with what keeps ``settings.max_error``."""
-    full = [stream for stream in streams if stream.payload]
-    base = iter(_network(full, settings.card) if full else ())
-    return [
-        _corrected(chunk, stream, next(base), settings) if stream.payload else stream
-        for chunk, stream in zip(chunks, streams, strict=True)
-    ]
 
 
 def _corrected(chunk: Pixels, stream: Stream, base: Numbers, settings: Settings) -> Stream:
@@ -277,62 +247,99 @@ def _with_residual(
     return made
 
 
-def _decode(streams: list[Stream], homes: list[Home | None], model: str | None) -> list[Pixels]:
-    """Streams of one model, setting and shape, all with or all without latents."""
-    if not streams[0].payload:
-        return [_alone(*pair) for pair in zip(streams, homes, strict=True)]
-    card = _card(streams[0], homes[0], model)
-    for stream, home in zip(streams, homes, strict=True):
-        if home is not None:
-            home.check_bands(stream, card.config.bands)
-    chunks: list[Pixels] = []
-    for begin in range(0, len(streams), CHUNKS_AT_ONCE):
-        some = streams[begin : begin + CHUNKS_AT_ONCE]
-        chunks += [_finished(s, base) for s, base in zip(some, _network(some, card), strict=True)]
-    return chunks
+def _parse(data: bytes, home: Home | None) -> Stream:
+    if home is None:
+        return container.parse(data)
+    stream = container.parse(data, shape=home.shape, dtype=home.dtype)
+    home.check(stream)
+    return stream
 
 
-def _network(streams: list[Stream], card: Card) -> list[Numbers]:
-    """What the network alone gives."""
+def _card(stream: Stream, home: Home | None, model: str | None) -> Card:
+    """The model that a stream was written with."""
+    if home is None:
+        return registry.find(stream.model_digest, model)
+    return registry.find(stream.model_digest, home.settings.model, home.shelf)
+
+
+def _check_bands(stream: Stream, home: Home | None, card: Card) -> None:
+    if home is not None:
+        home.check_bands(stream, card.config.bands)
+    config = card.config
+    if stream.level >= config.levels or max(stream.bands) >= len(config.bands):
+        raise CorruptStreamError(
+            f"setting {stream.level} or band {max(stream.bands)} does not exist in model "
+            f"{card.name}."
+        )
+
+
+def _decode(card: Card, wanted: tuple[Stream, int | None]) -> Pixels:
+    """So many first frames of a stream with latents."""
+    stream, count = wanted
+    try:
+        return _finished(stream, _network(card, stream, count), count)
+    except TruncatedStreamError as error:
+        raise CorruptStreamError(
+            "the stream is whole, but what it codes is not: it was forged, or is decoded "
+            f"otherwise than it was encoded. {error}"
+        ) from error
+
+
+def _network(card: Card, stream: Stream, count: int | None = None) -> Numbers:
+    """What the network alone gives, of the first frames or of all."""
     from xtec.coding import rans  # numba arrives with the first pixel
 
-    config, level = card.config, streams[0].level
-    band = max(max(s.bands) for s in streams)
-    if level >= config.levels or band >= len(config.bands):
-        raise CorruptStreamError(
-            f"setting {level} or band {band} does not exist in model {card.name}."
-        )
-    frames, bands, height, width = streams[0].shape
+    config, part = card.config, _first(stream, count)
+    frames, bands, height, width = part.shape
     bands = len(config.bands) if config.whole else bands
     padded = frames, bands, height + -height % config.tile, width + -width % config.tile
-    decoders = [rans.Decoder(s.payload, tables.load()) for s in streams]
-    chunks = _engine(card).decode([d.decode for d in decoders], level, padded)
-    for decoder, stream, decoded in zip(decoders, streams, chunks, strict=True):
-        decoder.finish()
-        if container.latents_crc(decoded.latents) != stream.latents_crc:
-            raise CorruptStreamError(
-                f"the latents decode to another checksum than they were written with (model "
-                f"{card.name}): no pixel of this chunk can be trusted."
-            )
-    return [numbers(d.pixels(), s, config) for d, s in zip(chunks, streams, strict=True)]
+    decoder = rans.Decoder(part.payload, tables.load())
+    (decoded,) = _engine(card).decode([decoder.decode], part.level, padded)
+    decoder.finish(ended=part is stream)
+    # The checksum covers all frames: of some it says nothing.
+    if part is stream and container.latents_crc(decoded.latents) != stream.latents_crc:
+        raise CorruptStreamError(
+            f"the latents decode to another checksum than they were written with (model "
+            f"{card.name}): no pixel of this chunk can be trusted."
+        )
+    return numbers(decoded.pixels(), part, config)
 
 
-def _alone(stream: Stream, home: Home | None) -> Pixels:
+def _first(stream: Stream, count: int | None) -> Stream:
+    """What a stream would be if the chunk ended after some frames; itself where it does.
+
+    Its residual stays whole.
+    """
+    if count is None or count >= stream.shape[0]:
+        return stream
+    return replace(
+        stream,
+        shape=(count, *stream.shape[1:]),
+        invalid=None if stream.invalid is None else stream.invalid[:count],
+        saturated=None if stream.saturated is None else stream.saturated[:count],
+        frame_bytes=stream.frame_bytes[:count],
+        payload=stream.payload[: stream.frame_bytes[count - 1]],
+    )
+
+
+def _alone(stream: Stream, count: int | None, home: Home | None) -> Pixels:
     """A chunk without latents: without data, or all in its residual. It needs no model."""
     if stream.residual and home is not None:
         with contextlib.suppress(WrongModelError):
             home.check_bands(stream, _card(stream, home, None).config.bands)
-    return _finished(stream, None)
+    return _finished(stream, None, count)
 
 
-def _finished(stream: Stream, base: Numbers | None) -> Pixels:
-    """Pixels of what the network gives, or of a chunk without latents."""
-    if stream.residual:
+def _finished(stream: Stream, base: Numbers | None, count: int | None = None) -> Pixels:
+    """Pixels of what the network gives, or of a chunk without latents; of the first frames."""
+    part = _first(stream, count)
+    if part.residual:
         from xtec import residual  # numba arrives with the first pixel
 
-        base = residual.decode(stream.residual, base, skipped(stream), limits(stream.dtype))
+        within, frames = limits(part.dtype), stream.shape[0]
+        base = residual.decode(part.residual, base, skipped(part), within, frames)
     if base is not None:
-        return mark(base, stream)
-    if stream.nodata is None or stream.invalid is None or not stream.invalid.all():
+        return mark(base, part)
+    if part.nodata is None or part.invalid is None or not part.invalid.all():
         raise CorruptStreamError("the stream holds no latents, yet some of its pixels are valid.")
-    return np.full(stream.shape, stream.nodata, stream.dtype)
+    return np.full(part.shape, part.nodata, part.dtype)

@@ -66,8 +66,6 @@ class Settings:
     def __post_init__(self) -> None:
         """Check everything; write the model's versioned name and digest down."""
         self._check_numbers()
-        if self.model_digest and not re.fullmatch("[0-9a-f]{64}", self.model_digest):
-            raise InputError(f"model_digest {self.model_digest!r} is no SHA-256 in hexadecimal.")
         self._find_model()
         if isinstance(self.max_error, tuple) and len(self.max_error) != len(self.bands):
             raise InputError(
@@ -94,6 +92,8 @@ class Settings:
                 f"written in format version {self.format_version}, this xtec knows versions up to "
                 f"{FORMAT_VERSION}; install a newer xarray-tec."
             )
+        if self.model_digest and not re.fullmatch("[0-9a-f]{64}", self.model_digest):
+            raise InputError(f"model_digest {self.model_digest!r} is no SHA-256 in hexadecimal.")
 
     def _find_model(self) -> None:
         model, digest = self.found_for
@@ -176,11 +176,11 @@ class Settings:
     def to_dict(self) -> dict[str, Any]:
         """JSON-able form, as it stands in a store's metadata."""
         fields = dataclasses.asdict(self) | {"bands": list(self.bands)}
-        del fields["found_for"]
         if isinstance(self.max_error, tuple):
             fields["max_error"] = list(self.max_error)
         if self.max_error is None:
             del fields["max_error"]
+        del fields["found_for"]
         return fields
 
     @classmethod

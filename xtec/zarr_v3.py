@@ -1,7 +1,8 @@
 """The socket for Zarr format 3: a serializer that codes whole batches of chunks.
 
 It works alone and as the inner codec of shards. Zarr calls it on its event loop, so the work
-happens in a thread. A chunk that does not exist (None) stays None.
+happens in a thread. A chunk that does not exist (None) stays None. Of a chunk whose first dates
+are read, only these are decoded.
 
 A codec is not told in which store its array is. Where Zarr reads an array that has no shards, it
 offers codecs that can decode a part of a chunk to fetch the bytes themselves, and hands them the
@@ -17,12 +18,12 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 import numpy as np
-from zarr import Array
+from zarr import Array, config
 from zarr.abc.codec import ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin
 from zarr.abc.store import ByteGetter, RangeByteRequest
 from zarr.core.array_spec import ArraySpec
 from zarr.core.buffer import Buffer, NDBuffer, default_buffer_prototype
-from zarr.core.common import JSON, parse_named_configuration
+from zarr.core.common import JSON, concurrent_map, parse_named_configuration
 from zarr.core.indexing import SelectorTuple
 from zarr.core.sync import sync
 from zarr.storage import StorePath
@@ -36,6 +37,9 @@ from xtec.shelf import Shelf
 
 NAME = "xarray-tec.tt"
 DTYPES = ("uint16", "int16")
+
+Wanted = tuple[Buffer | None, SelectorTuple, ArraySpec]
+"""A chunk's bytes, what is selected of the chunk, and what it is said to be."""
 
 
 @dataclass(frozen=True)
@@ -119,34 +123,47 @@ class TecSerializer(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
         StreamError
             A chunk is damaged, or of another array: of another shape, type, model or band.
         """
-        return await self._decoded(list(chunks_and_specs), None)
+        batch: list[Wanted] = [(chunk, (), spec) for chunk, spec in chunks_and_specs]
+        return await self._decoded(batch, None)
 
     async def decode_partial(
         self, batch_info: Iterable[tuple[ByteGetter, SelectorTuple, ArraySpec]]
     ) -> list[NDBuffer | None]:
-        """Fetch and decode a batch of chunks, and give the parts that are asked for."""
+        """Fetch a batch of chunks and decode what is selected of each, up to the last frame.
+
+        All bytes of a chunk are fetched, as its checksum covers them all. What a batch is, Zarr's
+        ``codec_pipeline.batch_size`` says.
+
+        Raises
+        ------
+        StreamError
+            As `decode`.
+        """
         batch = list(batch_info)
-        data = await asyncio.gather(*(getter.get(spec.prototype) for getter, _, spec in batch))
-        specs = [spec for *_, spec in batch]
+        stored: list[Buffer | None] = await concurrent_map(
+            [(getter, spec.prototype) for getter, _, spec in batch],
+            lambda getter, prototype: getter.get(prototype),
+            config.get("async.concurrency"),
+        )
         places = [getter for getter, *_ in batch if isinstance(getter, StorePath)]
         shelf = Shelf(places[0].store, places[0].path) if places else None
-        chunks = await self._decoded(list(zip(data, specs, strict=True)), shelf)
-        return [
-            None if chunk is None else chunk[selection]
-            for chunk, (_, selection, _) in zip(chunks, batch, strict=True)
+        wanted = [
+            (data, selection, spec)
+            for data, (_, selection, spec) in zip(stored, batch, strict=True)
         ]
+        return await self._decoded(wanted, shelf)
 
-    async def _decoded(
-        self, batch: list[tuple[Buffer | None, ArraySpec]], shelf: Shelf | None
-    ) -> list[NDBuffer | None]:
-        there = [(chunk.to_bytes(), spec) for chunk, spec in batch if chunk is not None]
-        streams = [data for data, _ in there]
-        homes = [self._home(spec, shelf) for _, spec in there]
-        chunks = iter(await asyncio.to_thread(self._decode, streams, homes))
+    async def _decoded(self, batch: list[Wanted], shelf: Shelf | None) -> list[NDBuffer | None]:
+        there = [(d.to_bytes(), selection, spec) for d, selection, spec in batch if d is not None]
+        streams = [data for data, *_ in there]
+        homes = [self._home(spec, shelf) for *_, spec in there]
+        frames = [_frames(selection, spec) for _, selection, spec in there]
+        chunks = iter(await asyncio.to_thread(self._decode, streams, homes, frames))
         return [
-            None if chunk is None else spec.prototype.nd_buffer.from_numpy_array(next(chunks))
-            for chunk, spec in batch
-        ]
+            None if data is None
+            else spec.prototype.nd_buffer.from_numpy_array(next(chunks)[selection])
+            for data, selection, spec in batch
+        ]  # fmt: skip
 
     def _home(self, spec: ArraySpec, shelf: Shelf | None) -> Home:
         dtype = spec.dtype.to_native_dtype()
@@ -158,8 +175,8 @@ class TecSerializer(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
             secondhand.warn(chunks)
         return encode_chunks(chunks, self.settings)
 
-    def _decode(self, streams: list[bytes], homes: list[Home]) -> list[Pixels]:
-        chunks = decode_chunks(streams, homes=homes)
+    def _decode(self, streams: list[bytes], homes: list[Home], frames: list[int]) -> list[Pixels]:
+        chunks = decode_chunks(streams, homes=homes, frames=frames)
         if not self.settings.lossless:
             secondhand.remember(chunks)
         return chunks
@@ -202,3 +219,10 @@ def read_stored(array: Array[Any], place: tuple[int, ...], most: int | None = No
     part = None if most is None else RangeByteRequest(0, most)
     found = sync(path.get(default_buffer_prototype(), part))
     return None if found is None else found.to_bytes()
+
+
+def _frames(selection: SelectorTuple, spec: ArraySpec) -> int:
+    """How many of a chunk's frames there are up to the last one selected."""
+    frames = np.arange(spec.shape[0])
+    times: Any = (*selection, slice(None))[0] if isinstance(selection, tuple) else selection
+    return int(np.max(frames[times], initial=0)) + 1

@@ -136,8 +136,14 @@ class Decoder:
             )
         return symbols
 
-    def finish(self) -> None:
+    def finish(self, *, ended: bool = True) -> None:
         """Make sure that all of the payload was read and that it ended as the encoder began.
+
+        Parameters
+        ----------
+        ended : bool
+            False where the payload is only that of the first frames: all of it must have been
+            read then, too, but the state may be any.
 
         Raises
         ------
@@ -145,7 +151,7 @@ class Decoder:
             It did not: the payload is damaged, or was written with other rows.
         """
         left = len(self._words) - self._place
-        if left or self._state != LOWEST:
+        if left or (ended and self._state != LOWEST):
             raise CorruptStreamError(
                 f"After the last symbol the payload has {left} words left and the state "
                 f"{self._state}, not 0 and {LOWEST}: it is damaged, or was written with other rows."

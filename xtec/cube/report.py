@@ -1,6 +1,6 @@
 """What a compressed cube is made of: model, chunks, sizes.
 
-Below: shelf, share, state, stored, target, errors. Above: accessor.
+Below: share, shelf, state, stored, target, errors. Above: accessor.
 """
 
 import html

@@ -100,22 +100,23 @@ def as_cube(
         return to_cube([eopf.scene(tree, bands) for tree in trees], eopf.ATTRIBUTES)
     cube = find_cube(_selected(dataset_of(source), bands))
     array = _centred(cube.variable)
-    numbers = digital_numbers(array, offset if isinstance(offset, int) else None, scale)
-    offsets = _offsets(array, numbers.offset, offset)
+    one = int(offset) if isinstance(offset, int | np.integer) else None
+    numbers = digital_numbers(array, one, scale)
+    known = _offsets(array, numbers.offset, offset)
+    offsets = known or [0] * array.shape[0]
+    target = one_for_all(offsets)
+    added = xr.DataArray(
+        target - np.array(offsets), dims=array.dims[:1], attrs=ADDED_ATTRIBUTES, name=ADDED
+    )
     places = {dim: array[dim].variable for dim in array.dims if dim in array.coords}
     made = _storable(cube.dataset.drop_vars([cube.name])).assign_coords(places)
-    if offsets is None:
-        made[VARIABLE] = numbers.array.variable
-        made[VARIABLE].attrs = packed(_kept(array), numbers.nodata, numbers.scale, 0)
-        return georeferenced(made.drop_encoding(), _crs(array))
-    target, time = one_for_all(offsets), array.dims[0]
-    added = xr.DataArray(target - np.array(offsets), dims=(time,), attrs=ADDED_ATTRIBUTES)
     made[VARIABLE] = raised(numbers.array, added, numbers.nodata).variable
     if added.any():
         made = made.assign_coords({ADDED: added})
-    scale = numbers.scale or SCALE
+    scale = numbers.scale if known is None else numbers.scale or SCALE
     made[VARIABLE].attrs = packed(_kept(array), numbers.nodata, scale, target)
-    return georeferenced(made.drop_encoding(), _crs(array))
+    made[VARIABLE].encoding = {}
+    return georeferenced(made, _crs(array))
 
 
 def _only_for_others(offset: Any, scale: Any) -> None:
@@ -193,7 +194,7 @@ def _offsets(
 ) -> list[int] | None:
     """Radiometric offset of each date; None where nothing tells it."""
     dates = array.shape[0]
-    if given is not None and not isinstance(given, int):
+    if given is not None and not isinstance(given, int | np.integer):
         if len(given) != dates:
             raise InputError(f"{len(given)} offsets for {dates} dates; give one for each date.")
         if known is not None and {*given} != {known}:

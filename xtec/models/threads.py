@@ -24,11 +24,23 @@ A = TypeVar("A")
 R = TypeVar("R")
 
 _thread = threading.local()
+_granted: int | None = None
+
+
+def grant(threads: int | None) -> None:
+    """Give this process so many threads, or as many as torch has.
+
+    Torch's own number is one per thread of the caller's, and stays where it was asked for before.
+    """
+    global _granted  # noqa: PLW0603 - of the process, as the threads are
+    _granted = threads
+    if threads is not None:
+        torch.set_num_threads(threads)
 
 
 def count() -> int:
     """How many threads torch may use here; 1 where `spread` already cut the work."""
-    return 1 if hasattr(_thread, "single") else torch.get_num_threads()
+    return 1 if hasattr(_thread, "single") else _granted or torch.get_num_threads()
 
 
 def spread(function: Callable[[A], R], items: Iterable[A]) -> list[R]:
@@ -46,9 +58,26 @@ def spread(function: Callable[[A], R], items: Iterable[A]) -> list[R]:
     return list(_pool(count()).map(quiet, items))
 
 
+def side_by_side(function: Callable[[A], R], items: Iterable[A], width: int) -> list[R]:
+    """Do ``function`` of each item, so many at a time, in threads that may `spread` within.
+
+    Callers share these threads too: no more items are under way in the whole process.
+    """
+    if hasattr(_thread, "beside"):
+        return [function(item) for item in items]
+    return list(_waiters(width).map(function, items))
+
+
 @lru_cache
 def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, "xtec", initializer=_begin)
+
+
+@lru_cache
+def _waiters(width: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(
+        width, "xtec-beside", initializer=lambda: setattr(_thread, "beside", True)
+    )
 
 
 def _begin() -> None:
@@ -73,3 +102,4 @@ def _libraries() -> list[str]:
 # A forked process has no threads but its own.
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_pool.cache_clear)
+    os.register_at_fork(after_in_child=_waiters.cache_clear)

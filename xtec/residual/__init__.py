@@ -86,8 +86,10 @@ def encode(
     return made.to_bytes()
 
 
-def decode(data: bytes, base: Numbers | None, skipped: Mask, limits: Limits) -> Numbers:
-    """Decode what `encode` gave.
+def decode(
+    data: bytes, base: Numbers | None, skipped: Mask, limits: Limits, whole: int | None = None
+) -> Numbers:
+    """Decode what `encode` gave, or the first frames of it.
 
     Parameters
     ----------
@@ -95,7 +97,10 @@ def decode(data: bytes, base: Numbers | None, skipped: Mask, limits: Limits) -> 
     base : int32, shape (time, band, y, x), or None
         What the network gives; None where there is none, which ALONE needs and allows.
     skipped, limits
-        As the encoder had them.
+        As the encoder had them; of the frames that are wanted.
+    whole : int, optional
+        How many frames were encoded, where only the first are wanted. The checksum is that of
+        all, and says nothing of some.
 
     Returns
     -------
@@ -109,7 +114,8 @@ def decode(data: bytes, base: Numbers | None, skipped: Mask, limits: Limits) -> 
         written with.
     """
     frames, bands = skipped.shape[:2]
-    read = Section.parse(data, frames, bands)
+    whole = whole or frames
+    read = Section.parse(data, whole, bands)
     if (read.kind == Kind.ALONE) != (base is None):
         raise CorruptStreamError(
             f"A residual of kind {read.kind.name} does not go "
@@ -118,7 +124,7 @@ def decode(data: bytes, base: Numbers | None, skipped: Mask, limits: Limits) -> 
     network = np.zeros(skipped.shape, np.int32) if base is None else base
     guide, lowest, highest = _guide(network, limits, read.kind)
     planes, found = Planes(skipped.shape), guide.copy()
-    for t, code in enumerate(read.frames):
+    for t, code in enumerate(read.frames[:frames]):
         if not code:
             continue
         frame = Frame(planes, code)
@@ -126,7 +132,7 @@ def decode(data: bytes, base: Numbers | None, skipped: Mask, limits: Limits) -> 
             own, around = t * bands + b, (2 * read.bounds[b] + 1, lowest, highest)
             frame.read(own, (found[t, b], skipped[t, b], _padded(guide[t, b])), around)
         frame.check()
-    if _crc(found) != read.crc:
+    if frames == whole and _crc(found) != read.crc:
         raise CorruptStreamError(
             "The residual decodes to another checksum than it was written with: no pixel of this "
             "chunk can be trusted."
