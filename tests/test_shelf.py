@@ -6,6 +6,7 @@ The model of these tests lies in no folder that is searched; after `forgotten` n
 import hashlib
 import json
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -144,6 +145,23 @@ def test_other_processes_of_dask_find_it(stores):
     with dask.config.set(scheduler="processes", num_workers=1):
         found = dask.compute(*arrays)
     assert all(map(same, found, (pixels for _, pixels in stores.values())))
+
+
+def test_a_store_that_was_sent_says_where_its_models_are(stores):
+    path, pixels = stores["shards"]
+    data = pickle.dumps(xtec.open_zarr(path, chunks=None))
+    registry._shelves.clear()
+    assert same(pickle.loads(data).reflectance.values, pixels)
+    assert len(registry._shelves) == 1
+    pickle.loads(data)
+    assert len(registry._shelves) == 1
+
+
+def test_the_stores_opened_last_are_remembered(monkeypatch):
+    monkeypatch.setattr(registry, "SHELVES", 3)
+    for i in (1, 2, 3, 4, 3):
+        registry.offer(Shelf(str(i)))
+    assert [shelf.store for shelf in registry._shelves] == ["3", "4", "2"]
 
 
 def test_a_process_that_never_imports_xtec(stores, tmp_path):
