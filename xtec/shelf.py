@@ -7,7 +7,7 @@ is opened, and a weights file holds no code.
 
 Layout: docs/format.md, "Models inside a store".
 
-Below: models.registry, models.weights, errors. Above: the sockets, cube.
+Below: models.registry, models.weights, aside, errors. Above: the sockets, cube.
 """
 
 import atexit
@@ -25,10 +25,13 @@ from typing import Any
 
 import numpy as np
 import zarr
+from zarr import AsyncArray
+from zarr.api.asynchronous import open_array
 from zarr.codecs import BytesCodec
 from zarr.errors import NodeTypeValidationError
 from zarr.storage import WrapperStore
 
+from xtec import aside
 from xtec.errors import ModelError
 from xtec.models import registry, weights
 from xtec.models.weights import SUFFIXES, Card
@@ -73,11 +76,11 @@ class Shelf:
             name = start[:DIGITS]
             known = _copies().glob(f"{name}*/*")
             found = next((p for p in known if p.parent.name.startswith(start)), None)
-            return found or self._copy(start)
+            return found or aside.run(self._copy(start))
 
     def stored_bytes(self, digest: str) -> int | None:
         """How large a model is that lies here; None where it does not."""
-        array = self._array(digest)
+        array = aside.run(self._array(digest))
         return None if array is None else int(array.shape[0])
 
     def digests(self) -> list[str]:
@@ -126,8 +129,8 @@ class Shelf:
         # Last: this says that all of it is there.
         array.update_attributes({FILE: card.path.name, MODEL: card.name, SHA256: card.digest})
 
-    def _copy(self, start: str) -> Path | None:
-        array = self._array(start)
+    async def _copy(self, start: str) -> Path | None:
+        array = await self._array(start)
         if array is None:
             return None
         name = str(array.attrs.get(FILE))
@@ -137,7 +140,9 @@ class Shelf:
         with tempfile.TemporaryDirectory(dir=_copies()) as folder:
             copy = Path(folder, name)
             with copy.open("wb") as file:
-                for part in _parts(array):
+                for begin in range(0, array.shape[0], CHUNK_BYTES):
+                    found = await array.getitem(slice(begin, begin + CHUNK_BYTES))
+                    part = np.asarray(found).tobytes()
                     hashed.update(part)
                     file.write(part)
             if not hashed.hexdigest().startswith(start):
@@ -146,12 +151,13 @@ class Shelf:
             place.mkdir()
             return copy.rename(place / name)
 
-    def _array(self, start: str) -> "zarr.Array[Any] | None":
+    async def _array(self, start: str) -> "AsyncArray[Any] | None":
         """Find the array of a model that is wholly there."""
+        store = aside.own(self.store)
         for group in _above(self.path):
             path = _join(group, GROUP, start[:DIGITS])
             try:
-                array = zarr.open_array(self.store, path=path, mode="r")
+                array = await open_array(store=store, path=path, mode="r")
             except (FileNotFoundError, NodeTypeValidationError):
                 continue
             if not str(array.attrs.get(SHA256, "")).startswith(start):
@@ -249,7 +255,7 @@ def _join(*parts: str) -> str:
     return "/".join(part for part in parts if part)
 
 
-def _plain(array: "zarr.Array[Any]") -> bool:
+def _plain(array: "AsyncArray[Any]") -> bool:
     """Whether an array is of bytes as they are, of a size that can be read."""
     own = array.serializer is None or isinstance(array.serializer, BytesCodec)
     return (
@@ -261,11 +267,6 @@ def _plain(array: "zarr.Array[Any]") -> bool:
         and 0 < array.shape[0] <= MOST_BYTES
         and array.chunks[0] <= CHUNK_BYTES
     )
-
-
-def _parts(array: "zarr.Array[Any]") -> Iterator[bytes]:
-    for begin in range(0, array.shape[0], CHUNK_BYTES):
-        yield np.asarray(array[begin : begin + CHUNK_BYTES]).tobytes()
 
 
 def _fill(array: "zarr.Array[Any]", card: Card) -> None:
