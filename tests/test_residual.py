@@ -7,7 +7,6 @@ import struct
 import subprocess
 import sys
 import tracemalloc
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -385,7 +384,9 @@ def test_a_residual_goes_with_its_latents(kind):
 
 def test_memory_is_that_of_the_pixels():
     base = np.zeros((4, 4, 64, 64), np.int32)
-    data = Section(kind=Kind.GUIDED, bounds=(0,) * 4, frames=(b"\x80\x81",) * 4, crcs=(1,) * 4).to_bytes()
+    data = Section(
+        kind=Kind.GUIDED, bounds=(0,) * 4, frames=(b"\x80\x81",) * 4, crcs=(1,) * 4
+    ).to_bytes()
     tracemalloc.start()
     with pytest.raises(CorruptStreamError):
         residual.decode(data, base, base > 0, LIMITS["uint16"])

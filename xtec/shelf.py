@@ -76,11 +76,11 @@ class Shelf:
             name = start[:DIGITS]
             known = _copies().glob(f"{name}*/*")
             found = next((p for p in known if p.parent.name.startswith(start)), None)
-            return found or aside.run(self._copy(start))
+            return found or self._copy(start)
 
     def stored_bytes(self, digest: str) -> int | None:
         """How large a model is that lies here; None where it does not."""
-        array = aside.run(self._array(digest))
+        array = self._array(digest)
         return None if array is None else int(array.shape[0])
 
     def digests(self) -> list[str]:
@@ -129,8 +129,8 @@ class Shelf:
         # Last: this says that all of it is there.
         array.update_attributes({FILE: card.path.name, MODEL: card.name, SHA256: card.digest})
 
-    async def _copy(self, start: str) -> Path | None:
-        array = await self._array(start)
+    def _copy(self, start: str) -> Path | None:
+        array = self._array(start)
         if array is None:
             return None
         name = str(array.attrs.get(FILE))
@@ -140,9 +140,7 @@ class Shelf:
         with tempfile.TemporaryDirectory(dir=_copies()) as folder:
             copy = Path(folder, name)
             with copy.open("wb") as file:
-                for begin in range(0, array.shape[0], CHUNK_BYTES):
-                    found = await array.getitem(slice(begin, begin + CHUNK_BYTES))
-                    part = np.asarray(found).tobytes()
+                for part in _parts(array):
                     hashed.update(part)
                     file.write(part)
             if not hashed.hexdigest().startswith(start):
@@ -151,13 +149,12 @@ class Shelf:
             place.mkdir()
             return copy.rename(place / name)
 
-    async def _array(self, start: str) -> "AsyncArray[Any] | None":
+    def _array(self, start: str) -> "AsyncArray[Any] | None":
         """Find the array of a model that is wholly there."""
-        store = aside.own(self.store)
         for group in _above(self.path):
             path = _join(group, GROUP, start[:DIGITS])
             try:
-                array = await open_array(store=store, path=path, mode="r")
+                array = aside.run(_open(self.store, path))
             except (FileNotFoundError, NodeTypeValidationError):
                 continue
             if not str(array.attrs.get(SHA256, "")).startswith(start):
@@ -267,6 +264,16 @@ def _plain(array: "AsyncArray[Any]") -> bool:
         and 0 < array.shape[0] <= MOST_BYTES
         and array.chunks[0] <= CHUNK_BYTES
     )
+
+
+async def _open(store: Any, path: str) -> "AsyncArray[Any]":
+    return await open_array(store=aside.own(store), path=path, mode="r")
+
+
+def _parts(array: "AsyncArray[Any]") -> Iterator[bytes]:
+    for begin in range(0, array.shape[0], CHUNK_BYTES):
+        part = aside.run(array.getitem(slice(begin, begin + CHUNK_BYTES)))
+        yield np.asarray(part).tobytes()
 
 
 def _fill(array: "zarr.Array[Any]", card: Card) -> None:

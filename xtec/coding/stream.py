@@ -124,7 +124,10 @@ def pack(stream: Stream) -> bytes:
     body = b"".join(
         [
             bytes(stream.bands),
-            *(FRAME.pack(*each) for each in zip(stream.frame_bytes, stream.frame_crcs, strict=True)),
+            *(
+                FRAME.pack(*each)
+                for each in zip(stream.frame_bytes, stream.frame_crcs, strict=True)
+            ),
             *_mask_section(stream.invalid),
             *_mask_section(stream.saturated),
             stream.payload,
