@@ -156,7 +156,7 @@ class Walk:
 
 
 def _everything(spectrum: Spectrum, latents: Sequence[Latents]) -> Frames:
-    """All integers of a chunk, for its checksums: each frame's as they are said, then its latents."""
+    """All integers of a chunk, for its checksums: a frame as it is said, then its latents."""
     teller, found = Teller(), []
     say_shifts(teller, spectrum)
     for number, frame in enumerate(latents):
