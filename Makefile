@@ -15,6 +15,9 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
 RUN := $(VENV)/bin/python
+# Tests side by side, one thread of torch each: two processes that share cores stand in each other's way.
+JOBS ?= 2
+PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest
 PIP := $(RUN) -m pip --disable-pip-version-check
 
 ifeq ($(TORCH),cpu)
@@ -28,10 +31,10 @@ demo: $(VENV)/installed
 	$(RUN) -m xtec.cli demo
 
 test: $(VENV)/installed-test lint types
-	$(RUN) -m pytest -m "not slow" --cov --cov-fail-under=90 $(PYTEST_ARGS)
+	$(PYTEST) -n $(JOBS) -m "not slow" --cov --cov-fail-under=90 $(PYTEST_ARGS)
 
 test-slow: $(VENV)/installed-test
-	$(RUN) -m pytest -m slow $(PYTEST_ARGS)
+	$(PYTEST) -m slow $(PYTEST_ARGS)
 
 # The lower bounds of pyproject.toml, on the oldest Python: make PYTHON=python3.11 test-oldest
 test-oldest:
@@ -39,7 +42,7 @@ test-oldest:
 	$(VENV)-oldest/bin/python -m pip install -q packaging
 	$(VENV)-oldest/bin/python tests/oldest.py > $(VENV)-oldest/constraints.txt
 	$(VENV)-oldest/bin/python -m pip install $(CONSTRAINTS) -c $(VENV)-oldest/constraints.txt -e ".[test]"
-	$(VENV)-oldest/bin/python -m pytest -m "not slow" $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(VENV)-oldest/bin/python -m pytest -n $(JOBS) -m "not slow" $(PYTEST_ARGS)
 
 lint: $(VENV)/installed-test
 	$(RUN) -m ruff check .
