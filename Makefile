@@ -54,7 +54,7 @@ docs: $(VENV)/installed-docs
 
 # Into dist/: wheel and source archive, checked as tests/wheel.sh says.
 wheel: $(VENV)/installed-test
-	$(PIP) install build twine
+	$(PIP) install -q build twine
 	bash tests/wheel.sh $(VENV)
 
 format: $(VENV)/installed-test
