@@ -51,6 +51,7 @@ types: $(VENV)/installed-test
 # Into site/; nothing in it is fetched from the web. Warnings are errors.
 docs: $(VENV)/installed-docs
 	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict
+	@! grep -rlE '<(script|link|img)[^>]* (src|href)="?(https?:)?//' site --include=*.html || { echo "these pages fetch from the web" >&2; exit 1; }
 
 # Into dist/: wheel and source archive, checked as tests/wheel.sh says.
 wheel: $(VENV)/installed-test
