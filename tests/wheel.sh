@@ -18,7 +18,7 @@ rm -rf dist
 python=$empty/venv/bin/python
 packages='import sysconfig; print(sysconfig.get_path("purelib"))'
 ln -s "$("$tools" -c "$packages")"/{torch,torchgen,functorch,torch-*.dist-info} "$("$python" -c "$packages")"
-"$python" -m pip --disable-pip-version-check install -q dist/*.whl
+"$python" -m pip --disable-pip-version-check install -q --no-compile dist/*.whl
 "$python" -m pip check
 
 cp tests/typed_client.py "$empty"
