@@ -24,7 +24,7 @@ ifeq ($(TORCH),cpu)
 CONSTRAINTS := -c constraints-cpu.txt
 endif
 
-.PHONY: demo test test-slow test-oldest lint types format clean
+.PHONY: demo test test-slow test-oldest lint types docs wheel format clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/installed
@@ -51,12 +51,22 @@ lint: $(VENV)/installed-test
 types: $(VENV)/installed-test
 	$(RUN) -m mypy
 
+# Into site/; nothing in it is fetched from the web. Warnings are errors.
+docs: $(VENV)/installed-docs
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict
+	@! grep -rlE '<(script|link|img)[^>]* (src|href)="?(https?:)?//' site --include=*.html || { echo "these pages fetch from the web" >&2; exit 1; }
+
+# Into dist/: wheel and source archive, checked as tests/wheel.sh says.
+wheel: $(VENV)/installed-test
+	$(PIP) install -q build twine
+	bash tests/wheel.sh $(VENV)
+
 format: $(VENV)/installed-test
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) dist site
 
 $(VENV)/created:
 	@test -n "$(PYTHON)" || { echo "xtec needs Python 3.11 or newer and found none on PATH; install one, or name it: make PYTHON=/path/to/python3.12" >&2; exit 1; }
@@ -84,4 +94,8 @@ $(VENV)/installed: $(VENV)/torch pyproject.toml
 
 $(VENV)/installed-test: $(VENV)/torch pyproject.toml
 	$(PIP) install $(CONSTRAINTS) -e ".[test]"
+	@touch $@ $(VENV)/installed
+
+$(VENV)/installed-docs: $(VENV)/torch pyproject.toml
+	$(PIP) install $(CONSTRAINTS) -e ".[docs]"
 	@touch $@ $(VENV)/installed

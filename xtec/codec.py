@@ -144,7 +144,7 @@ def _check(chunk: Pixels, settings: Settings) -> None:
     if chunk.ndim != 4 or 0 in chunk.shape:
         raise InputError(
             f"a chunk has shape {chunk.shape}; it needs the four dimensions (time, band, y, x), "
-            "none of them empty."
+            "none of them empty. Reshape it."
         )
     if chunk.shape[1] != len(settings.bands):
         raise InputError(
@@ -301,7 +301,8 @@ def _network(card: Card, stream: Stream, count: int | None = None) -> Numbers:
     if container.frame_crcs(decoded.latents) != part.frame_crcs:
         raise CorruptStreamError(
             f"the latents decode to another checksum than they were written with (model "
-            f"{card.name}): no pixel of this chunk can be trusted."
+            f"{card.name}): no pixel of this chunk can be trusted. Compress the original again; if "
+            "that does not help, report it."
         )
     return numbers(decoded.pixels(), part, config)
 

@@ -33,6 +33,9 @@ SECTION = struct.Struct("<BI")
 U32 = struct.Struct("<I")
 IS_INT16, HAS_NODATA = 1, 2
 
+AGAIN = "Copy it again from where it came, or compress the original again."
+"""What to do about damage."""
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Stream:
@@ -238,21 +241,25 @@ def _check_envelope(content: bytes) -> None:
     """Make sure that these are all the bytes of one undamaged stream of a known version."""
     if len(content) < HEADER.size + U32.size:
         raise TruncatedStreamError(
-            f"The stream has {len(content)} bytes; even the header needs {HEADER.size}."
+            f"The stream has {len(content)} bytes; even the header needs {HEADER.size}. {AGAIN}"
         )
     magic, version, _, _, _, length, *_ = HEADER.unpack_from(content)
     if magic != MAGIC:
-        raise CorruptStreamError(f"The bytes begin with {magic!r}, an xtec stream with {MAGIC!r}.")
+        raise CorruptStreamError(
+            f"The bytes begin with {magic!r}, an xtec stream with {MAGIC!r}. {AGAIN}"
+        )
     if len(content) < length:
-        raise TruncatedStreamError(f"The stream has {len(content)} of its {length} bytes.")
+        raise TruncatedStreamError(f"The stream has {len(content)} of its {length} bytes. {AGAIN}")
     if len(content) > length:
-        raise CorruptStreamError(f"{len(content) - length} bytes follow the end of the stream.")
+        raise CorruptStreamError(
+            f"{len(content) - length} bytes follow the end of the stream. {AGAIN}"
+        )
     (written,) = U32.unpack(content[-U32.size :])
     found = zlib.crc32(content[: -U32.size])
     if written != found:
         raise CorruptStreamError(
             f"The checksum of the stream is {found:08x}, but {written:08x} was written: it was "
-            "damaged on its way."
+            f"damaged on its way. {AGAIN}"
         )
     if version > FORMAT_VERSION:
         raise NewerFormatError(
