@@ -70,7 +70,8 @@ def noted(method, caller):
 
 
 def joined(frames):
-    return np.concatenate([frame.ravel() for frame in frames])
+    """All latents: (time, ...) where frames have a shape, else one after the other."""
+    return np.stack(frames) if frames[0].ndim > 1 else np.concatenate(frames)
 
 
 def encode(settings, folder, out):

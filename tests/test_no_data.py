@@ -104,7 +104,7 @@ def test_nan_is_exact_and_costs_nothing_where_there_is_nothing_else(
 
 def test_an_empty_chunk_is_its_header():
     stream = encode_chunk(np.zeros((8, 13, 256, 256), np.uint16), Settings())
-    assert len(stream) == 46 + 13 + 4 * 8 + 5 + 5 + 4 + 4
+    assert len(stream) == 42 + 13 + 8 * 8 + 5 + 5 + 4 + 4
 
 
 # Attacks on the no-data value
