@@ -16,6 +16,7 @@ from xtec.cube import adding, layout, prepare, quality, report, stacking, state,
 from xtec.cube.bounds import Bound
 from xtec.cube.chunks import Sizes
 from xtec.cube.report import Info
+from xtec.cube.verify import Verdict, verify_behind
 from xtec.errors import InputError
 from xtec.io.native import native
 
@@ -319,6 +320,43 @@ class Tec:
             The two differ in shape, bands or coordinates.
         """
         return quality.quality(self._dataset, _as_dataset(original), variable)
+
+    def verify(
+        self,
+        original: xr.Dataset | xr.DataArray | None = None,
+        variable: Hashable | None = None,
+        *,
+        progress: bool = True,
+    ) -> Verdict:
+        """Read every chunk of the store that this was opened from, and check every checksum.
+
+        Chunks are read one by one, on Dask's workers where there is a client; each that is damaged
+        is named, with its place, its file and the reason. What a chunk of another codec than
+        xtec's is checked by depends on that codec.
+
+        Parameters
+        ----------
+        original : Dataset or DataArray, optional
+            The whole cube that was compressed: what comes back is compared with it.
+        variable : hashable, optional
+            Which compressed variable is to be compared, where there are several.
+        progress : bool
+            Whether to show a progress bar.
+
+        Returns
+        -------
+        Verdict
+            ``.ok``, ``.faults``, ``.against``; shown as text; ``.to_dict()`` for programs.
+
+        Raises
+        ------
+        InputError
+            Nothing here was opened from a compressed store, or the original is another cube.
+        WrongModelError
+            The model is neither in the store nor on this machine: nothing can be told.
+        """
+        beside = None if original is None else _as_dataset(original)
+        return verify_behind(self._dataset, beside, variable=variable, progress=progress)
 
     def unstack(self, variable: Hashable | None = None) -> xr.Dataset:
         """Make one variable per band, as it was before compression; lazy."""

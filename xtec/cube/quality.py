@@ -50,7 +50,7 @@ def quality(
         The two are not the same cube.
     """
     after, before = find_cube(decoded, variable), find_cube(original)
-    _require_same(after, before)
+    require_same(after, before)
     packings = _packings(after.variable, before.variable)
     bands = [after.bands.index(b) for b in ("B04", "B08") if b in after.bands]
     red_nir = (bands[0], bands[1]) if len(bands) == 2 else None
@@ -64,7 +64,14 @@ def quality(
     return _table(total, sum(masks for _, masks in parts), after.variable)
 
 
-def _require_same(after: Cube, before: Cube) -> None:
+def require_same(after: Cube, before: Cube) -> None:
+    """Make sure that two cubes show the same bands, places and dates.
+
+    Raises
+    ------
+    InputError
+        They differ in bands, shape or coordinates.
+    """
     if after.bands != before.bands:
         raise InputError(
             f"the bands differ: {list(after.bands)} here, {list(before.bands)} in the original. "

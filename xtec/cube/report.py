@@ -149,6 +149,11 @@ def info(dataset: xr.Dataset, variable: Hashable | None = None) -> Info:
     InputError
         Nothing in the Dataset is compressed, or several variables are and none was named.
     """
+    return _describe(dataset, coded_variable(dataset, variable))
+
+
+def coded_variable(dataset: xr.Dataset, variable: Hashable | None = None) -> Hashable:
+    """Find the compressed variable; errors are those of `info`."""
     coded = [name for name in dataset.data_vars if settings_of(dataset[name]) is not None]
     wanted = [name for name in coded if variable in (None, name)]
     if not wanted:
@@ -160,7 +165,7 @@ def info(dataset: xr.Dataset, variable: Hashable | None = None) -> Info:
         )
     if len(wanted) > 1:
         raise InputError(f"several variables are compressed: {wanted}. Name one with variable=.")
-    return _describe(dataset, wanted[0])
+    return wanted[0]
 
 
 def _describe(dataset: xr.Dataset, name: Hashable) -> Info:
