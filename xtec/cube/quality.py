@@ -51,12 +51,12 @@ def quality(
     """
     after, before = find_cube(decoded, variable), find_cube(original)
     require_same(after, before)
-    packings = _packings(after.variable, before.variable)
+    meanings = packings(after.variable, before.variable)
     bands = [after.bands.index(b) for b in ("B04", "B08") if b in after.bands]
     red_nir = (bands[0], bands[1]) if len(bands) == 2 else None
     blocks, blocks_before = _aligned(after.variable.variable, before.variable.variable)
     work = [
-        delayed(_compare_blocks)(a, b, *packings, red_nir)
+        delayed(_compare_blocks)(a, b, *meanings, red_nir)
         for a, b in zip(blocks, blocks_before, strict=True)
     ]
     parts = compute(*work)  # type: ignore[no-untyped-call]
@@ -93,7 +93,7 @@ def require_same(after: Cube, before: Cube) -> None:
             )
 
 
-def _packings(after: xr.DataArray, before: xr.DataArray) -> tuple[Packing, Packing]:
+def packings(after: xr.DataArray, before: xr.DataArray) -> tuple[Packing, Packing]:
     """What the values of both mean; the settings of the codec know best."""
     here = packing_of(after)
     there = here if here.floating and before.dtype.kind == "f" else packing_of(before)
