@@ -124,7 +124,8 @@ class Explanation:
         begin = self.bytes.attrs["chunks"][0]
         for place in range(begin, len(labels), begin):
             axes.axvline(place - 0.5, color="0.5", linewidth=0.8, linestyle=":")
-        axes.legend(ncols=4, frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1))
+        if spent.any():
+            axes.legend(ncols=4, frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1))
         dotted = "; dotted: chunks begin, and with them the context of earlier dates"
         axes.set_title(f"each date{dotted if len(labels) > begin else ''}", fontsize=9, loc="right")
 
