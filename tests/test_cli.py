@@ -59,14 +59,15 @@ def printed(capsys, *arguments, code=0):
 
 
 def test_the_demo_writes_a_store_that_another_process_opens(tmp_path, capsys):
-    store, picture = tmp_path / "demo.zarr", tmp_path / "demo.png"
-    arguments = ["--store", str(store), "--picture", str(picture), "--size", "64", "--dates", "2"]
-    assert main(["demo", *arguments]) == 0
+    store, picture, bits = (tmp_path / name for name in ("demo.zarr", "demo.png", "bits.png"))
+    drawn = ["--picture", str(picture), "--bits", str(bits)]
+    assert main(["demo", "--store", str(store), *drawn, "--size", "64", "--dates", "2"]) == 0
     captured = capsys.readouterr()
     for expected in ("times smaller", "per pixel per band", "B8A", "psnr_pooled", str(store)):
         assert expected in captured.out
     assert captured.err == ""  # no bar where nobody watches
     assert picture.read_bytes().startswith(b"\x89PNG")
+    assert bits.read_bytes().startswith(b"\x89PNG")
     code = f"import xarray as xr; print(xr.open_zarr({str(store)!r}).sizes)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "'time': 2, 'band': 13, 'y': 64, 'x': 64" in done.stdout

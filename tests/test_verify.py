@@ -1,7 +1,9 @@
 """Damage is found wherever it is, and the right chunk named."""
 
 import itertools
+import pickle
 import shutil
+from dataclasses import replace
 
 import dask
 import numpy as np
@@ -11,6 +13,9 @@ import zarr
 
 from tests.models import BEST
 from xtec import sample
+from xtec.cube.pairing import Pair
+from xtec.cube.verify import _look as look_at
+from xtec.cube.verify import _open as open_root
 from xtec.cube.verify import verify
 from xtec.errors import InputError
 
@@ -135,6 +140,28 @@ def test_a_truncated_chunk_and_a_chunk_in_anothers_place_are_found(store, kind):
     first.write_bytes(second.read_bytes()[:-1])
     second.write_bytes(b"")
     assert {f.chunk for f in verify(store).faults} == {(0, 0, 0, 0), (0, 0, 0, 1)}
+
+
+def test_swapped_chunks_are_found_beside_the_original_alone(store, kind, original):
+    if kind == "sharded":
+        pytest.skip("chunks of a shard have one file")
+    first, second = (file_of(store, kind, (0, 0, 0, x)) for x in (1, 2))
+    one, other = first.read_bytes(), second.read_bytes()
+    first.write_bytes(other)
+    second.write_bytes(one)
+    assert verify(store).ok  # as docs/command_line.md says
+    assert not verify(store, original).ok
+
+
+def test_a_task_can_be_sent_to_another_process(whole, original):
+    root = open_root(whole, "")
+    pair = Pair.of(root, original, None)
+    block = pair.blocks((1, 3, 16, 16))[0, 0, 0, 1].compute()
+    task = root["reflectance"], (0, 0, 0, 1), replace(pair, before=None), block
+    look = look_at(*pickle.loads(pickle.dumps(task)))
+    assert look.stored
+    assert look.fault is None
+    assert look.part.mask_errors == 0
 
 
 def test_missing_chunks_are_reported_and_are_damage_beside_the_original(store, kind, original):

@@ -29,6 +29,7 @@ def add(commands: Commands) -> None:
     parser.add_argument("--size", type=int, default=512, help="rows and columns of the cube")
     parser.add_argument("--dates", type=int, default=8)
     parser.add_argument("--picture", type=Path, help="also draw original, decoded and error (PNG)")
+    parser.add_argument("--bits", type=Path, help="also draw where the bits go (PNG)")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -61,6 +62,8 @@ def run(options: argparse.Namespace) -> None:
     if options.picture:
         figure = opened.tec.plot(cube, date=min(1, options.dates - 1))
         figure.savefig(options.picture, dpi=100)
+    if options.bits:
+        xr.open_zarr(options.store).tec.explain().plot().savefig(options.bits, dpi=100)
 
 
 def _table(quality: "xr.Dataset") -> str:

@@ -84,7 +84,7 @@ def drawing() -> Any:
 def _picture(axes: "Axes", pixels: NDArray[Any], title: str, **options: Any) -> Any:
     axes.set(xticks=[], yticks=[], facecolor=NO_DATA_COLOUR)
     axes.set_title(title, fontsize=9)
-    return axes.imshow(pixels, **options)
+    return axes.imshow(pixels, interpolation="nearest", **options)
 
 
 def _error(axes: "Axes", view: View, band: str) -> None:
@@ -94,9 +94,7 @@ def _error(axes: "Axes", view: View, band: str) -> None:
     most = max(1.0, float(np.percentile(known, ROBUST_PERCENT))) if known.size else 1.0
     beyond = bool(known.size) and float(known.max()) > most
     title = f"error of {band}\ndecoded - original"
-    image = _picture(
-        axes, error, title, cmap="RdBu_r", vmin=-most, vmax=most, interpolation="nearest"
-    )
+    image = _picture(axes, error, title, cmap="RdBu_r", vmin=-most, vmax=most)
     extend = "both" if beyond else "neither"
     bar = axes.figure.colorbar(image, ax=axes, shrink=0.9, extend=extend)
     bar.set_label("error (DN)", fontsize=8)

@@ -69,6 +69,7 @@ def draw(axes: "Axes", view: View, pixel: Pixel | None) -> None:
     axes.set(xlabel="central wavelength (nm)", ylabel="digital number")
     if pixel is None:
         axes.set_title("spectra: no pixel of this date is valid", fontsize=9)
+        axes.set(xticks=[], yticks=[])
         return
     order = np.argsort([facts(band).centre_wavelength_nm for band in view.bands])
     waves = np.array([facts(band).centre_wavelength_nm for band in view.bands])[order]
