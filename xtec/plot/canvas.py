@@ -11,12 +11,16 @@ from matplotlib.image import imsave
 from numpy.typing import NDArray
 
 
+DPI = 90
+"""Of pictures in notebooks: they are kept with their outputs."""
+
+
 class Picture(Figure):
     """A figure that notebooks show by themselves, with or without pyplot."""
 
     def _repr_png_(self) -> bytes:
         data = io.BytesIO()
-        self.savefig(data, format="png", dpi=100)
+        self.savefig(data, format="png", dpi=DPI)
         return data.getvalue()
 
 
