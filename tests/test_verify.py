@@ -192,6 +192,15 @@ def test_a_damaged_model_coordinate_and_unfinished_store_are_found(store, origin
     assert verdict.against is None  # there is nothing to compare places by
 
 
+@pytest.mark.parametrize("damage", [b"{", b'{"zarr_format": 7, "node_type": "group"}'])
+def test_metadata_that_cannot_be_read_are_damage(store, kind, damage):
+    (store / (".zgroup" if kind == "v2" else "zarr.json")).write_bytes(damage)
+    (store / ".zmetadata").unlink(missing_ok=True)
+    verdict = verify(store)
+    assert not verdict.ok
+    assert verdict.faults[0].variable == "metadata"
+
+
 def test_an_unfinished_store_is_not_well(store):
     zarr.open_group(store, mode="r+").attrs["tec_unfinished"] = '{"state": "writing"}'
     assert verify(store).unfinished == "writing"

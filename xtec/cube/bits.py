@@ -20,7 +20,6 @@ from xtec.cube.pieces import Extent, Place, extents, grid
 from xtec.cube.report import coded_variable, info
 from xtec.cube.stored import array_of
 from xtec.errors import InputError
-from xtec.residual.section import frame_bytes, head_bytes
 from xtec.zarr_v3 import read_stored
 
 if TYPE_CHECKING:
@@ -105,6 +104,8 @@ def _residual(fetch: Any, sizes: Sections, frames: int, bands: int) -> Any:
     """Of each frame; the section's own head evenly."""
     if not sizes.residual:
         return 0
+    from xtec.residual.section import frame_bytes, head_bytes  # its room brings numba
+
     head = min(sizes.residual, head_bytes(frames, bands))
     own = np.array(frame_bytes(fetch(sizes.residual_at, sizes.residual_at + head), frames, bands))
     return own + (sizes.residual - own.sum()) / frames

@@ -27,7 +27,7 @@ from xtec.cube.places import local_path
 from xtec.cube.report import coded_variable
 from xtec.cube.state import Unfinished
 from xtec.cube.stored import array_of, codec_of_array
-from xtec.errors import InputError
+from xtec.errors import InputError, XtecError
 from xtec.models import registry
 from xtec.shelf import GROUP, CarryingStore, Shelf
 
@@ -121,8 +121,15 @@ def verify(
     WrongModelError
         The model is neither in the store nor on this machine: nothing can be told.
     """
-    root = _open(store, path)
-    arrays = [array for name, array in _members(root) if GROUP not in name.split("/")]
+    name_of_store = str(local_path(store) or store)
+    try:
+        root = _open(store, path)
+        arrays = [array for name, array in _members(root) if GROUP not in name.split("/")]
+    except XtecError:
+        raise
+    except (ValueError, KeyError, TypeError) as error:
+        fault = Fault("metadata", (), path or "root", _reason(error))
+        return Verdict(name_of_store, 0, 0, (), (fault,), None, None)
     coded = [array for array in arrays if codec_of_array(array) is not None]
     if not coded:
         raise InputError(f"nothing in {store} was compressed by xtec; see ds.tec.compress.")
@@ -139,7 +146,7 @@ def verify(
     parts = [look.part for look in looks if look.part is not None]
     unfinished = Unfinished.of(root.attrs)
     return Verdict(
-        store=str(local_path(store) or store),
+        store=name_of_store,
         chunks=len(plain) + len(looks),
         stored=sum(look.stored for look in (*plain, *looks)),
         missing=tuple((look.variable, look.place) for look in looks if not look.stored),

@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 from matplotlib.image import imsave
 from numpy.typing import NDArray
 
-
 DPI = 90
 """Of pictures in notebooks: they are kept with their outputs."""
 
