@@ -15,23 +15,26 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
 RUN := $(VENV)/bin/python
+# Tests side by side, one thread of torch each: two processes that share cores stand in each other's way.
+JOBS ?= 2
+PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest
 PIP := $(RUN) -m pip --disable-pip-version-check
 
 ifeq ($(TORCH),cpu)
 CONSTRAINTS := -c constraints-cpu.txt
 endif
 
-.PHONY: demo test test-slow test-oldest lint types format clean
+.PHONY: demo test test-slow test-oldest lint types docs wheel format clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/installed
 	$(RUN) -m xtec.cli demo
 
 test: $(VENV)/installed-test lint types
-	$(RUN) -m pytest -m "not slow" --cov --cov-fail-under=90 $(PYTEST_ARGS)
+	$(PYTEST) -n $(JOBS) -m "not slow" --cov --cov-fail-under=90 $(PYTEST_ARGS)
 
 test-slow: $(VENV)/installed-test
-	$(RUN) -m pytest -m slow $(PYTEST_ARGS)
+	$(PYTEST) -m slow $(PYTEST_ARGS)
 
 # The lower bounds of pyproject.toml, on the oldest Python: make PYTHON=python3.11 test-oldest
 test-oldest:
@@ -39,7 +42,7 @@ test-oldest:
 	$(VENV)-oldest/bin/python -m pip install -q packaging
 	$(VENV)-oldest/bin/python tests/oldest.py > $(VENV)-oldest/constraints.txt
 	$(VENV)-oldest/bin/python -m pip install $(CONSTRAINTS) -c $(VENV)-oldest/constraints.txt -e ".[test]"
-	$(VENV)-oldest/bin/python -m pytest -m "not slow" $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(VENV)-oldest/bin/python -m pytest -n $(JOBS) -m "not slow" $(PYTEST_ARGS)
 
 lint: $(VENV)/installed-test
 	$(RUN) -m ruff check .
@@ -48,12 +51,22 @@ lint: $(VENV)/installed-test
 types: $(VENV)/installed-test
 	$(RUN) -m mypy
 
+# Into site/; nothing in it is fetched from the web. Warnings are errors.
+docs: $(VENV)/installed-docs
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict
+	@! grep -rlE '<(script|link|img)[^>]* (src|href)="?(https?:)?//' site --include=*.html || { echo "these pages fetch from the web" >&2; exit 1; }
+
+# Into dist/: wheel and source archive, checked as tests/wheel.sh says.
+wheel: $(VENV)/installed-test
+	$(PIP) install -q build twine
+	bash tests/wheel.sh $(VENV)
+
 format: $(VENV)/installed-test
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) dist site
 
 $(VENV)/created:
 	@test -n "$(PYTHON)" || { echo "xtec needs Python 3.11 or newer and found none on PATH; install one, or name it: make PYTHON=/path/to/python3.12" >&2; exit 1; }
@@ -81,4 +94,8 @@ $(VENV)/installed: $(VENV)/torch pyproject.toml
 
 $(VENV)/installed-test: $(VENV)/torch pyproject.toml
 	$(PIP) install $(CONSTRAINTS) -e ".[test]"
+	@touch $@ $(VENV)/installed
+
+$(VENV)/installed-docs: $(VENV)/torch pyproject.toml
+	$(PIP) install $(CONSTRAINTS) -e ".[docs]"
 	@touch $@ $(VENV)/installed

@@ -20,7 +20,7 @@ class Payload(NamedTuple):
     code: bytes
     ends: list[int]
     """Bytes that each frame and those before it take."""
-    crc: int
+    crcs: tuple[int, ...]
     shape: tuple[int, ...]
 
 
@@ -61,9 +61,9 @@ class Xtec:
         from xtec.coding import rans, stream, tables
 
         (coded,) = self._encode([pixels], 0)
-        self._seen = {"latents": coded.latents, "rows": coded.rows}
+        self._seen = {"latents": np.stack(coded.latents), "rows": coded.rows}
         code, ends = rans.encode(coded.symbols, coded.rows, tables.load(), coded.ends)
-        return Payload(code, ends, stream.latents_crc(coded.latents), pixels.shape)
+        return Payload(code, ends, stream.frame_crcs(coded.latents), pixels.shape)
 
     def decode(self, coded: Payload) -> NDArray[np.float32]:
         """Token by token."""
@@ -72,7 +72,7 @@ class Xtec:
         decoder = rans.Decoder(coded.code, tables.load())
         (decoded,) = self._decode([decoder.decode], 0, coded.shape)
         decoder.finish()
-        if stream.latents_crc(decoded.latents) != coded.crc:
+        if stream.frame_crcs(decoded.latents) != coded.crcs:
             raise RuntimeError("the latents came back wrong")
         return self._undisturbed(decoded.pixels)()
 

@@ -58,7 +58,7 @@ MOST_PADDED = 5 * 64 * 64 * 8
 EDGES = (0, 1, 2, 3, 4, 7, 8, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 1 << 20, (1 << 31) - 1,
          1 << 31, (1 << 32) - 1)  # fmt: skip
 FIELDS = {
-    4: "B", 5: "B", 6: "H", 8: "Q", 20: "I", 24: "I", 28: "I", 32: "I", 36: "H", 38: "I", 42: "I",
+    4: "B", 5: "B", 6: "H", 8: "Q", 20: "I", 24: "I", 28: "I", 32: "H", 34: "I", 38: "I",
 }  # fmt: skip
 """Of the header: place and type. The stream's length is set right in any case."""
 
@@ -145,12 +145,13 @@ def set_field(rng, data, _):
 
 
 def set_length(rng, data, _):
-    """A frame's end, the length of a mask, or what lies there after other mutations."""
-    data, (bands,) = bytearray(data), struct.unpack_from("<H", data, 36)
-    (frames,) = struct.unpack_from("<I", data, 24)
+    """A frame's end or checksum, the length of a mask, or what lies there after other mutations."""
+    data, (bands,) = bytearray(data), struct.unpack_from("<H", data, 32)
+    (frames,) = struct.unpack_from("<I", data, 20)
     table = container.HEADER.size + bands
     frames = min(frames, 16)  # a forged one may have as many as memory has bytes
-    places = [table + 4 * i for i in range(frames)] + [table + 4 * frames + i for i in (0, 1, 5, 6)]
+    after = table + container.FRAME.size * frames
+    places = [*range(table, after, 4), *(after + i for i in (0, 1, 5, 6))]
     place = min(rng.choice(places), len(data) - 8)
     (old,) = struct.unpack_from("<I", data, place)
     new = rng.choice([rng.choice(EDGES), old + rng.choice([-4, -1, 1, 4, 8])])
@@ -190,21 +191,32 @@ def in_fields(rng, data, other):
     changes = [
         {"model_digest": another.model_digest},
         {"dtype": "int16" if one.dtype == "uint16" else "uint16", "nodata": rng.choice([None, 0])},
-        {"shape": tuple(shape), "invalid": None, "saturated": None},
+        {"shape": tuple(shape), "invalid": None, "saturated": None,
+         "frame_bytes": fitted(one.frame_bytes, shape[0]),
+         "frame_crcs": fitted(one.frame_crcs, shape[0])},
         {"bands": tuple(rng.sample(range(6), len(one.bands)))},
         {"level": rng.choice([another.level, max(0, one.level + rng.randint(-2, 2)), 65535])},
         {"nodata": rng.choice([None, 0, low, high, rng.randint(low, high)])},
         {"offset": rng.choice([0, 1000, (1 << 31) - 1, -(1 << 31), rng.randint(-9999, 9999)])},
         {"invalid": rng.choice([None, random_mask, np.ones(one.shape, bool)])},
         {"saturated": rng.choice([None, random_mask, np.ones(one.shape, bool)])},
-        {"latents_crc": rng.choice([another.latents_crc, rng.randrange(1 << 32)])},
-        {"payload": another.payload, "latents_crc": another.latents_crc,
+        {"frame_crcs": tuple(rng.choice([*another.frame_crcs, rng.randrange(1 << 32)])
+                             for _ in one.frame_crcs)},
+        {"payload": another.payload, "frame_crcs": another.frame_crcs,
+         "frame_bytes": another.frame_bytes},
+        {"payload": another.payload,
+         "frame_crcs": (*one.frame_crcs[1:], another.frame_crcs[-1]),
          "frame_bytes": (*[0] * (one.shape[0] - 1), len(another.payload))},
         {"payload": b"", "frame_bytes": (0,) * one.shape[0]},
         {"residual": rng.choice([b"", another.residual, rng.randbytes(rng.randint(0, 30))])},
     ]  # fmt: skip
     made = repacked(one, **rng.choice(changes))
     return in_fields(rng, made, other) if rng.random() < 0.3 else made
+
+
+def fitted(numbers, count):
+    """So many numbers: the first ones, or the last one again and again; the last stays."""
+    return (*numbers, *numbers[-1:] * count)[: count - 1] + numbers[-1:]
 
 
 def repacked(parsed, **changes):
@@ -249,31 +261,28 @@ class Judge:
         self.originals = {seed.data for seed in everything}
         self.networks = {}
         """By model, setting, padded shape and latents: what the network made of them."""
-        self.latents, self.residuals, self.pixels = set(), {0}, {}
+        self.latents, self.residuals = set(), {0}
         for seed in everything:
             self._learn(seed)
 
     def _learn(self, seed):
         with noted() as (decoded, corrected):
             found = decode_chunk(seed.data, home=seed.home)
-        self.pixels[seed.data] = found
         parsed = container.parse(seed.data)
-        self.residuals.add(residual_crc(parsed))
+        for frames in range(1, parsed.shape[0] + 1):
+            self.residuals.add(residual_crc(parsed, frames))
+            self.latents.update(joined(one.latents[:frames]) for one in decoded)
         for one in decoded:
-            self.latents.add(self._key(parsed, one)[-1])
             self.networks[self._key(parsed, one)] = one.pixels()
         if not np.array_equal(found, expected(parsed, decoded, corrected)):
             raise Wrong(f"{seed.name} itself decodes to other pixels than it states")
 
     @staticmethod
     def _key(parsed, decoded):
-        return parsed.model_digest, parsed.level, decoded.pixels().shape, decoded.latents.tobytes()
+        return parsed.model_digest, parsed.level, decoded.pixels().shape, joined(decoded.latents)
 
     def __call__(self, seed, data, *, sealed, strict, first=None):
-        """What came of a stream: the name of an error, or "decoded".
-
-        Of the first frames of a forged stream only errors and shape are judged: its checksums are
-        those of all frames.
+        """What came of a stream or its first frames: the name of an error, or "decoded".
 
         Raises
         ------
@@ -294,19 +303,14 @@ class Judge:
             raise Wrong("a stream of another length or version than this was decoded")
         if not sealed and data not in self.originals:
             raise Wrong("a damaged stream was decoded")
-        parsed = container.parse(data)
-        if first is not None and first < parsed.shape[0]:
-            if found.shape != (first, *parsed.shape[1:]):
-                raise Wrong("another number of frames came out")
-            if not np.array_equal(found, self.pixels.get(data, found)[:first]):
-                raise Wrong("the first frames are not those of all")
-            return "first frames decoded"
+        whole = container.parse(data)
+        parsed = first_of(whole, first)
         self._check_known(parsed, decoded)
-        if home and (found.shape, found.dtype.name) != (home.shape, home.dtype):
+        if home and (whole.shape, found.dtype.name) != (home.shape, home.dtype):
             raise Wrong("a chunk of another shape or type than the array's was decoded")
         if not np.array_equal(found, expected(parsed, decoded, corrected)):
             raise Wrong("the pixels are not those that the stream states")
-        return "decoded"
+        return "decoded" if parsed is whole else "first frames decoded"
 
     def _check_known(self, parsed, decoded):
         """What is behind checksums of its own must be what some encoder put there."""
@@ -316,7 +320,7 @@ class Judge:
                 raise Wrong("latents came out that nobody encoded")
             if key in self.networks and not np.array_equal(self.networks[key], one.pixels()):
                 raise Wrong("the network made other pixels of the same latents")
-        if residual_crc(parsed) not in self.residuals:
+        if residual_crc(parsed, parsed.shape[0]) not in self.residuals:
             raise Wrong("a residual came out that nobody encoded")
 
     @staticmethod
@@ -367,7 +371,7 @@ def claims(data):
     """The shape that the header states; nothing is checked."""
     if len(data) < container.HEADER.size:
         return 1, 1, 1, 1
-    t, h, w, b = struct.unpack_from("<IIIH", data, 24)
+    t, h, w, b = struct.unpack_from("<IIIH", data, 20)
     return t, b, h, w
 
 
@@ -376,12 +380,31 @@ def small(shape):
     return t * max(b, 5) * -(-h // 64) * -(-w // 64) * 64 * 64 <= MOST_PADDED
 
 
-def residual_crc(parsed):
-    """What a residual states of its numbers: 0 where there is none."""
+def joined(frames):
+    return b"".join(frame.tobytes() for frame in frames)
+
+
+def first_of(parsed, count):
+    """What a stream states of its first frames; itself where these are all."""
+    if count is None or count >= parsed.shape[0]:
+        return parsed
+    masks = {
+        name: None if mask is None else mask[:count]
+        for name, mask in (("invalid", parsed.invalid), ("saturated", parsed.saturated))
+    }
+    ends, crcs = parsed.frame_bytes[:count], parsed.frame_crcs[:count]
+    return dataclasses.replace(
+        parsed, shape=(count, *parsed.shape[1:]), frame_bytes=ends, frame_crcs=crcs,
+        payload=parsed.payload[: ends[-1]], **masks,
+    )  # fmt: skip
+
+
+def residual_crc(parsed, frames):
+    """What a residual states of the numbers of its first frames: 0 where there is none."""
     if not parsed.residual:
         return 0
     bounds = parsed.shape[1] if parsed.residual[0] & 4 else 1
-    return struct.unpack_from("<I", parsed.residual, 1 + 2 * bounds)[0]
+    return struct.unpack_from("<I", parsed.residual, 1 + 2 * bounds + 8 * frames - 4)[0]
 
 
 def expected(parsed, decoded, corrected):
@@ -403,7 +426,9 @@ def expected(parsed, decoded, corrected):
         pixels = pixels.astype(np.int64)
         added = pixels - base if parsed.residual[0] & 3 == 0 else pixels
         inside = (pixels > low).all() and (pixels < top - 1).all()  # nothing was clipped
-        if inside and zlib.crc32(added.astype("<i4").tobytes()) != residual_crc(parsed):
+        if inside and zlib.crc32(added.astype("<i4").tobytes()) != residual_crc(
+            parsed, parsed.shape[0]
+        ):
             raise Wrong("a residual has another checksum than it states")
     elif decoded:
         pixels = base

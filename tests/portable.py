@@ -69,12 +69,16 @@ def noted(method, caller):
     setattr(codec, caller, asking)
 
 
+def joined(frames):
+    return np.concatenate([frame.ravel() for frame in frames])
+
+
 def encode(settings, folder, out):
     """Streams of all chunks, and the latents that were quantised for them."""
     chunks = list(np.load(folder / "chunks.npy"))
     with noted("encode", "_encode") as coded:
         streams = codec.encode_chunks(chunks, settings)
-    latents = [coded[chunk.tobytes()].latents for chunk in chunks]
+    latents = [joined(coded[chunk.tobytes()].latents) for chunk in chunks]
     np.savez(out / "latents.npz", *latents)
     for i, stream in enumerate(streams):
         (out / f"{i}.stream").write_bytes(stream)
@@ -109,7 +113,7 @@ def decode(_, folder, out):
                 pixels = codec.decode_chunks([streams[i] for i in batch])
             for i, chunk in zip(batch, pixels, strict=True):
                 key = hashlib.sha256(streams[i]).hexdigest()
-                report[name][key] = digest(decoded[parse(streams[i]).payload].latents)
+                report[name][key] = digest(joined(decoded[parse(streams[i]).payload].latents))
                 np.save(out / f"{key}.{name}.npy", chunk)
     (out / "decoded.json").write_text(json.dumps(report))
 

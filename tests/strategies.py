@@ -70,6 +70,6 @@ def streams(draw):
         saturated=draw(masks(shape)),
         frame_bytes=frame_bytes,
         payload=draw(st.binary(min_size=frame_bytes[-1], max_size=frame_bytes[-1])),
-        latents_crc=draw(st.integers(0, (1 << 32) - 1)),
+        frame_crcs=draw(st.tuples(*[st.integers(0, (1 << 32) - 1)] * shape[0])),
         residual=draw(st.binary(max_size=9)),
     )

@@ -35,7 +35,7 @@ FLOORS = (
     ("residual",),
     ("coding",),
     ("sample",),
-    ("sentinel2", "metrics", "fill"),
+    ("sentinel2", "metrics", "fill", "aside"),
     ("errors",),
 )
 """Rooms from the roof down, "" being the package itself, which offers the accessor's names.

@@ -137,7 +137,7 @@ def test_a_chunk_without_data_costs_next_to_nothing_and_needs_no_model(plain):
     data = encode_chunk(chunk, plain)
     assert len(data) < 100
     assert container.parse(data).payload == b""
-    assert container.parse(data).latents_crc == 0
+    assert container.parse(data).frame_crcs == (0,) * 4
     lost = dataclasses.replace(container.parse(data), model_digest=bytes(8))
     for found in decode_chunks([data, container.pack(lost)]):
         assert np.array_equal(found, chunk)
@@ -315,12 +315,14 @@ def test_forged_bytes_never_give_anything_but_a_stream_error(model, seed, place)
 
 
 def test_latents_of_another_checksum_are_never_made_into_pixels(plain, monkeypatch):
-    """As if the prior had come out otherwise on this machine."""
-    stream = container.parse(small(plain))
-    forged = container.pack(dataclasses.replace(stream, latents_crc=stream.latents_crc ^ 1))
+    """As if the prior had come out otherwise on this machine; the first frames alone are enough."""
+    stream = container.parse(encode_chunk(scene(shape=(2, 3, 9, 9)), plain))
+    first, second = stream.frame_crcs
     monkeypatch.setattr(codec, "numbers", None)
-    with pytest.raises(CorruptStreamError, match=r"checksum.*model tiny.*no pixel"):
-        decode_chunk(forged)
+    for crcs, frames in (((first, second ^ 1), None), ((first ^ 1, second), 1)):
+        forged = container.pack(dataclasses.replace(stream, frame_crcs=crcs))
+        with pytest.raises(CorruptStreamError, match=r"checksum.*model tiny.*no pixel"):
+            decode_chunks([forged], frames=[frames])
 
 
 def test_a_payload_that_goes_on_after_the_last_symbol(plain):
@@ -501,7 +503,7 @@ def test_a_bound_without_need_costs_a_few_bytes(model):
     chunk = calm()
     free = encode_chunk(chunk, Settings(model, compression=12))
     bound = encode_chunk(chunk, Settings(model, compression=12, max_error=9000))
-    assert len(bound) == len(free) + 1 + 2 + 4 + 4 * len(chunk)
+    assert len(bound) == len(free) + 1 + 2 + 8 * len(chunk)
     assert np.array_equal(decode_chunk(bound), decode_chunk(free))
 
 
@@ -538,7 +540,7 @@ def test_a_flipped_bit_in_a_forged_residual_changes_no_pixel(model):
 def test_latents_and_residual_go_together(model, keep):
     """One that needs latents must have them, and one that has none must need none."""
     stream = container.parse(encode_chunk(calm(), Settings(model, compression=12, max_error=1)))
-    change = {"payload": b"", "frame_bytes": (0, 0), "latents_crc": 0}
+    change = {"payload": b"", "frame_bytes": (0, 0), "frame_crcs": (0, 0)}
     if keep == "payload":
         change = {"residual": bytes([2]) + stream.residual[1:]}
     with pytest.raises(CorruptStreamError, match="does not go with"):

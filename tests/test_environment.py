@@ -8,7 +8,7 @@ import yaml
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
-EXTRAS = ("plot", "hub", "distributed", "bench", "test")
+EXTRAS = ("plot", "hub", "dask", "train", "bench", "test")
 """The extras that the conda environment carries."""
 
 CONDA_NAMES = {"torch": "pytorch-cpu", "dask": "dask-core", "matplotlib": "matplotlib-base"}

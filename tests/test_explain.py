@@ -177,7 +177,7 @@ def test_a_residual_that_contradicts_itself_is_refused(streams, kind):
     with pytest.raises(CorruptStreamError, match="are needed"):
         frame_bytes(residual[:5], 2, 3)
     falling = residual[: -sum(map(len, section.frames))]
-    falling = falling[:-8] + (9).to_bytes(4, "little") + (3).to_bytes(4, "little")
+    falling = falling[:-16] + b"".join(n.to_bytes(4, "little") for n in (9, 0, 3, 0))
     with pytest.raises(CorruptStreamError, match="fall"):
         frame_bytes(falling, 2, 3)
 

@@ -104,8 +104,8 @@ def test_the_corpus_holds_what_can_be_in_a_stream(everything):
 
 def mask_kind(data):
     """Kind of the mask of pixels without data."""
-    frames, _, _, bands = struct.unpack_from("<IIIH", data, 24)
-    return data[container.HEADER.size + bands + 4 * frames]
+    frames, _, _, bands = struct.unpack_from("<IIIH", data, 20)
+    return data[container.HEADER.size + bands + container.FRAME.size * frames]
 
 
 def spoil_residuals(monkeypatch):
@@ -119,14 +119,15 @@ def spoil_pixels(monkeypatch):
 
 
 def believe_any_latents(monkeypatch):
-    monkeypatch.setattr(container, "latents_crc", lambda _: None)
-    monkeypatch.setattr(fuzz.container, "parse", lambda data, **_: parsed_without_crc(data))
+    plain = container.parse
 
+    def parse(data, **known):
+        stream = plain(data, **known)
+        object.__setattr__(stream, "frame_crcs", None)
+        return stream
 
-def parsed_without_crc(data, plain=container.parse):
-    stream = plain(data)
-    object.__setattr__(stream, "latents_crc", None)
-    return stream
+    monkeypatch.setattr(container, "frame_crcs", lambda _: None)
+    monkeypatch.setattr(container, "parse", parse)
 
 
 def raise_another_error(monkeypatch):
@@ -171,7 +172,7 @@ def test_the_judge_finds_latents_that_nobody_encoded(everything, judge, monkeypa
         for place in range(1, 60):
             payload = bytearray(parsed.payload)
             payload[-place] ^= 1
-            forged = fuzz.repacked(parsed, latents_crc=0, payload=bytes(payload))
+            forged = fuzz.repacked(parsed, payload=bytes(payload))
             judge(seed, forged, sealed=True, strict=True)
 
     with pytest.raises(Wrong, match="latents came out that nobody encoded"):
@@ -196,9 +197,9 @@ def bomb(settings, shape, dtype="uint16"):
     mask = zlib.compress(bytes(t * b * h * (w // 8)), 9)
     header = container.HEADER.pack(
         container.MAGIC, container.FORMAT_VERSION, 2 | (dtype == "int16"), 0,
-        bytes.fromhex(settings.model_digest)[:8], 0, 0, t, h, w, b, 0, 0,
+        bytes.fromhex(settings.model_digest)[:8], 0, t, h, w, b, 0, 0,
     )  # fmt: skip
-    body = bytes(range(b)) + struct.pack(f"<{t}I", *[0] * t)
+    body = bytes(range(b)) + bytes(t * container.FRAME.size)
     body += struct.pack("<BI", 3, len(mask)) + mask + struct.pack("<BII", 0, 0, 0) + bytes(4)
     return fuzz.resealed(header + body)
 

@@ -37,7 +37,7 @@ def stream_of(prepared, settings, **changes):
         "saturated": prepared.saturated,
         "frame_bytes": (0,) * prepared.invalid.shape[0],
         "payload": b"",
-        "latents_crc": 0,
+        "frame_crcs": (0,) * prepared.invalid.shape[0],
     }
     return Stream(**fields | changes)
 

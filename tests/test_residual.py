@@ -7,7 +7,6 @@ import struct
 import subprocess
 import sys
 import tracemalloc
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from xtec import residual
+from xtec.coding.stream import frame_crcs
 from xtec.errors import CorruptStreamError
 from xtec.residual import Kind, kernel, section
 from xtec.residual.planes import Frame, Plan, Planes
@@ -110,7 +110,7 @@ def test_what_needs_nothing_costs_next_to_nothing():
     pixels, base, skipped = scene((8, 13, 32, 32))
     near = base + np.random.default_rng(0).integers(-5, 6, base.shape).astype(np.int32)
     data = residual.encode(near, base, skipped, [5] * 13, LIMITS["uint16"], Kind.GUIDED)
-    assert len(data) == 1 + 2 + 4 + 4 * 8
+    assert len(data) == 1 + 2 + 8 * 8
     near[3, 7, 4, 4] = pixels[3, 7, 4, 4] = 9000
     again = residual.encode(near, base, skipped, [5] * 13, LIMITS["uint16"], Kind.GUIDED)
     assert len(again) < len(data) + 120
@@ -226,11 +226,11 @@ def written_by_hand():
                 frame.write_nothing()
         codes.append(frame.finished())
     found = base + planes.residuals[:, 2:-2, 2:-2].reshape(base.shape)
-    crc = zlib.crc32(found.astype("<i4").tobytes())
-    return Section(kind=Kind.GUIDED, bounds=(0, 7, 3), crc=crc, frames=tuple(codes)).to_bytes()
+    crcs = frame_crcs(found.astype(np.int32))
+    return Section(kind=Kind.GUIDED, bounds=(0, 7, 3), frames=tuple(codes), crcs=crcs).to_bytes()
 
 
-GOLDEN_DIGEST = "15d78674ce30c0d37eb988f824ed04b400e32b04196b1841591fb646632b3667"
+GOLDEN_DIGEST = "a5347d6aee613cf81865aa50fa4803705a02e694f75802188f6eec7d4b3f1ea5"
 GOLDEN_PIXELS = "0918296dd5def74425b239a9fcd3323ac7f933be963c1d1d3788d7e61ccec6c3"
 
 
@@ -248,10 +248,15 @@ def test_frames_decode_without_those_after_them(written):
     data, base, skipped = written
     read = Section.parse(data, 2, 3)
     whole = residual.decode(data, base, skipped, LIMITS["uint16"])
-    crc = zlib.crc32(whole[:1].astype("<i4").tobytes())
-    first = dataclasses.replace(read, crc=crc, frames=read.frames[:1]).to_bytes()
+    first = dataclasses.replace(read, frames=read.frames[:1], crcs=read.crcs[:1]).to_bytes()
     found = residual.decode(first, base[:1], skipped[:1], LIMITS["uint16"])
     assert np.array_equal(found, whole[:1])
+    assert np.array_equal(
+        residual.decode(data, base[:1], skipped[:1], LIMITS["uint16"], whole=2), whole[:1]
+    )
+    wrong = dataclasses.replace(read, crcs=(read.crcs[0] ^ 1, read.crcs[1])).to_bytes()
+    with pytest.raises(CorruptStreamError, match="another checksum"):
+        residual.decode(wrong, base[:1], skipped[:1], LIMITS["uint16"], whole=2)
 
 
 def test_a_flipped_bit_is_an_error_or_changes_nothing(written):
@@ -291,7 +296,7 @@ def test_another_base_is_noticed(written):
 )
 def test_garbage_is_refused(code, bounds, kind):
     _, base, skipped = scene((2, 3, 7, 5))
-    forged = Section(kind=kind, bounds=tuple(bounds), crc=0, frames=tuple(code)).to_bytes()
+    forged = Section(kind=kind, bounds=tuple(bounds), frames=tuple(code), crcs=(0, 0)).to_bytes()
     with pytest.raises(CorruptStreamError):
         residual.decode(forged, base, skipped, LIMITS["uint16"])
 
@@ -325,7 +330,7 @@ FORGED = [
 @pytest.mark.parametrize(("code", "message"), FORGED)
 def test_a_forged_plan_is_named(code, message):
     base = np.zeros((1, 2, 4, 4), np.int32)
-    data = Section(kind=Kind.GUIDED, bounds=(0, 0), crc=0, frames=(code,)).to_bytes()
+    data = Section(kind=Kind.GUIDED, bounds=(0, 0), frames=(code,), crcs=(0,)).to_bytes()
     with pytest.raises(CorruptStreamError, match=message):
         residual.decode(data, base, base > 0, LIMITS["uint16"])
 
@@ -333,16 +338,17 @@ def test_a_forged_plan_is_named(code, message):
 @given(
     kind=KINDS,
     bounds=st.lists(st.integers(0, 65535), min_size=1, max_size=4),
-    crc=st.integers(0, 2**32 - 1),
-    frames=st.lists(st.binary(max_size=5), min_size=1, max_size=4),
+    frames=st.lists(
+        st.tuples(st.binary(max_size=5), st.integers(0, 2**32 - 1)), min_size=1, max_size=4
+    ),
 )
-def test_sections_come_back(kind, bounds, crc, frames):
-    one = Section(kind=kind, bounds=tuple(bounds), crc=crc, frames=tuple(frames))
+def test_sections_come_back(kind, bounds, frames):
+    codes, crcs = zip(*frames, strict=True)
+    one = Section(kind=kind, bounds=tuple(bounds), frames=codes, crcs=crcs)
     data = one.to_bytes()
     assert Section.parse(data, len(frames), len(bounds)) == one
-    assert len(data) == 7 + (2 * len(bounds) - 2) * (len(set(bounds)) > 1) + 4 * len(frames) + sum(
-        map(len, frames)
-    )
+    stated = len(bounds) if len(set(bounds)) > 1 else 1
+    assert len(data) == 1 + 2 * stated + 8 * len(frames) + sum(map(len, codes))
 
 
 @pytest.mark.parametrize(
@@ -362,7 +368,7 @@ def test_a_forged_section_is_named(data, message):
 
 
 def test_frame_ends_never_fall():
-    data = bytes(7) + struct.pack("<II", 5, 3) + b"xyz"
+    data = bytes(3) + struct.pack("<IIII", 5, 0, 3, 0) + b"xyz"
     with pytest.raises(CorruptStreamError, match="never fall"):
         Section.parse(data, 2, 1)
 
@@ -378,7 +384,9 @@ def test_a_residual_goes_with_its_latents(kind):
 
 def test_memory_is_that_of_the_pixels():
     base = np.zeros((4, 4, 64, 64), np.int32)
-    data = Section(kind=Kind.GUIDED, bounds=(0,) * 4, crc=1, frames=(b"\x80\x81",) * 4).to_bytes()
+    data = Section(
+        kind=Kind.GUIDED, bounds=(0,) * 4, frames=(b"\x80\x81",) * 4, crcs=(1,) * 4
+    ).to_bytes()
     tracemalloc.start()
     with pytest.raises(CorruptStreamError):
         residual.decode(data, base, base > 0, LIMITS["uint16"])

@@ -85,7 +85,7 @@ def test_numbers_of_other_libraries_become_plain_ones():
     ("fields", "error", "message"),
     [
         ({"model": "nope"}, ModelError, "no model 'nope'"),
-        ({"compression": 0}, InputError, r"compression is 0; give a number 0\.01 to 100000"),
+        ({"compression": 0}, InputError, r"compression is 0; give a number from 0\.01 to 100000"),
         ({"compression": 2e5}, InputError, "compression is 200000"),
         ({"compression": float("nan")}, InputError, "compression is nan"),
         ({"bands": ("B02", "B99")}, BandError, r"B99.*it has each of.*'B8A'"),

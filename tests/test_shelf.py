@@ -164,6 +164,18 @@ def test_the_stores_opened_last_are_remembered(monkeypatch):
     assert [shelf.store for shelf in registry._shelves] == ["3", "4", "2"]
 
 
+def test_all_threads_of_zarr_may_wait_for_one_model(stores, tmp_path):
+    """It has one here, which decodes: another must read the model."""
+    path, pixels = stores["shards"]
+    code = "import sys, xtec; print(int(xtec.open_zarr(sys.argv[1]).reflectance.sum()))"
+    environment = {k: v for k, v in os.environ.items() if k != registry.SEARCH_PATH}
+    done = subprocess.run(
+        [sys.executable, "-c", code, path], env=environment | {"ZARR_THREADING__MAX_WORKERS": "1"},
+        cwd=tmp_path, capture_output=True, text=True, check=True, timeout=120,
+    )  # fmt: skip
+    assert int(done.stdout) == np.nansum(pixels)
+
+
 def test_a_process_that_never_imports_xtec(stores, tmp_path):
     path, pixels = stores["format 3"]
     code = "import sys, xarray as xr; print(int(xr.open_zarr(sys.argv[1]).reflectance.sum()))"
@@ -346,7 +358,7 @@ def test_what_was_half_written_is_written_again(copy, weights):
 
 def test_a_store_without_our_pixels_needs_no_model(cube, tmp_path):
     cube.drop_encoding().to_zarr(tmp_path / "plain.zarr", consolidated=False)
-    with pytest.raises(InputError, match="needs no model"):
+    with pytest.raises(InputError, match="only such a store needs a model"):
         xtec.embed_model(tmp_path / "plain.zarr")
 
 

@@ -24,23 +24,23 @@ from xtec.errors import (
     TruncatedStreamError,
 )
 
-HEADER_BYTES = 46
+HEADER_BYTES = 42
 MASKS = ("invalid", "saturated")
 
 GOLDEN = bytes.fromhex("""
-    58544543 01 02 1400 0001020304050607 57000000 efbeadde
+    58544543 01 02 1400 0001020304050607 5b000000
     02000000 04000000 05000000 0300 00000000 e8030000
-    01070c 08000000 0c000000
+    01070c 08000000 efbeadde 0c000000 edfecefa
     00 00000000  01 00000000
-    7061796c6f61642068657265 00000000 5eb97d24
+    7061796c6f61642068657265 00000000 31031c7c
 """)
 GOLDEN_MASKS = bytes.fromhex("""
-    58544543 01 01 1400 0001020304050607 7b000000 efbeadde
+    58544543 01 01 1400 0001020304050607 7f000000
     02000000 04000000 05000000 0300 00000000 e8030000
-    01070c 08000000 0c000000
+    01070c 08000000 efbeadde 0c000000 edfecefa
     02 0e000000 78da6b7050106800620009e801e1
     03 11000000 78da6b7050106840c30c40000047a804b1
-    7061796c6f61642068657265 05000000 6c61746572 06abd264
+    7061796c6f61642068657265 05000000 6c61746572 7f2d66af
 """)
 
 
@@ -57,7 +57,7 @@ def small(**changes):
         "saturated": np.ones((2, 3, 4, 5), np.bool_),
         "frame_bytes": (8, 12),
         "payload": b"payload here",
-        "latents_crc": 0xDEADBEEF,
+        "frame_crcs": (0xDEADBEEF, 0xFACEFEED),
     }
     return Stream(**(fields | changes))
 
@@ -124,15 +124,16 @@ def test_coded_masks_are_frozen():  # only read: zlib libraries differ in what t
     assert content(parse(GOLDEN_MASKS)) == content(expected)
 
 
-def test_the_crc_of_latents_is_frozen():
+def test_the_crcs_of_latents_are_frozen():
     latents = np.array([[0, -1], [1 << 20, 7]], np.int32)
-    assert stream.latents_crc(latents) == zlib.crc32(
-        bytes.fromhex("00000000 ffffffff 00001000 07000000")
-    )
-    assert stream.latents_crc(latents.T) == stream.latents_crc(latents.T.copy())
-    assert stream.latents_crc(np.zeros((0, 3), np.int32)) == 0
+    first, both = stream.frame_crcs(latents)
+    assert first == zlib.crc32(bytes.fromhex("00000000 ffffffff"))
+    assert both == zlib.crc32(bytes.fromhex("00000000 ffffffff 00001000 07000000"))
+    assert stream.frame_crcs(latents.T) == stream.frame_crcs(latents.T.copy())
+    assert stream.frame_crcs([latents[0], latents[:0], latents[1]]) == (first, first, both)
+    assert stream.frame_crcs([latents[:0]]) == (0,)
     with pytest.raises(InputError, match="int64; give int32"):
-        stream.latents_crc(latents.astype(np.int64))
+        stream.frame_crcs(latents.astype(np.int64))
 
 
 # Masks
@@ -244,30 +245,30 @@ def test_a_forged_body_of_garbage_is_refused_or_means_something(body):
 
 FORGED = [
     (5, "<B", 4, "flags 00000100 are unknown"),
-    (24, "<I", 0, r"is \(0, 3, 4, 5\); each must be at least 1"),
-    (28, "<I", 0, r"is \(2, 3, 0, 5\)"),
-    (32, "<I", 0xFFFFFFFF, "at most 2147483648 pixels"),
-    (24, "<I", 1 << 25, "134217728 bytes has only"),
-    (36, "<H", 0, r"is \(2, 0, 4, 5\)"),
-    (38, "<i", -1, "no-data value is -1; 0 to 65535"),
-    (46, "<B", 7, r"\(7, 7, 12\) are not 3 different ones"),
-    (49, "<I", 13, r"\(13, 12\) must be 2, never fall"),
+    (20, "<I", 0, r"is \(0, 3, 4, 5\); each must be at least 1"),
+    (24, "<I", 0, r"is \(2, 3, 0, 5\)"),
+    (28, "<I", 0xFFFFFFFF, "at most 2147483648 pixels"),
+    (20, "<I", 1 << 25, "268435456 bytes has only"),
+    (32, "<H", 0, r"is \(2, 0, 4, 5\)"),
+    (34, "<i", -1, "no-data value is -1; 0 to 65535"),
+    (42, "<B", 7, r"\(7, 7, 12\) are not 3 different ones"),
+    (45, "<I", 13, r"\(13, 12\) must be 2, never fall"),
     (53, "<I", 11, "101 bytes has only 1 to lie in"),
     (53, "<I", 1 << 31, "2147483648 bytes has only"),
-    (57, "<B", 6, "mask is of kind 6; 0 to 5"),
-    (58, "<I", 1, "kind 0 has 1 bytes instead of 0"),
-    (62, "<B", 2, "does not inflate to its 8 bytes"),
-    (79, "<I", 1, "1 bytes has only 0"),
+    (61, "<B", 6, "mask is of kind 6; 0 to 5"),
+    (62, "<I", 1, "kind 0 has 1 bytes instead of 0"),
+    (66, "<B", 2, "does not inflate to its 8 bytes"),
+    (83, "<I", 1, "1 bytes has only 0"),
 ]
 
 
 def test_forged_fields_are_where_they_are_thought_to_be():
     data = pack(small())
-    assert data[46:49] == bytes([1, 7, 12])
-    assert data[49:57] == struct.pack("<II", 8, 12)
-    assert data[57:67] == struct.pack("<BIBI", 0, 0, 1, 0)
-    assert data[67:79] == b"payload here"
-    assert len(data) == 87
+    assert data[42:45] == bytes([1, 7, 12])
+    assert data[45:61] == struct.pack("<IIII", 8, 0xDEADBEEF, 12, 0xFACEFEED)
+    assert data[61:71] == struct.pack("<BIBI", 0, 0, 1, 0)
+    assert data[71:83] == b"payload here"
+    assert len(data) == 91
 
 
 @pytest.mark.parametrize(("offset", "layout", "value", "message"), FORGED)
@@ -315,8 +316,8 @@ def forged_with_mask(shape, kind, mask_data):
     """A stream of a huge shape and hardly any bytes."""
     frames, bands, height, width = shape
     header = bytearray(pack(small())[:HEADER_BYTES])
-    struct.pack_into("<IIIH", header, 24, frames, height, width, bands)
-    body = bytes(range(bands)) + struct.pack(f"<{frames}I", *[0] * frames)
+    struct.pack_into("<IIIH", header, 20, frames, height, width, bands)
+    body = bytes(range(bands)) + bytes(8 * frames)
     body += struct.pack("<BI", kind, len(mask_data)) + mask_data
     return resealed(bytes(header) + body + struct.pack("<BI", 0, 0) + bytes(4 + 4))
 
@@ -365,7 +366,8 @@ def test_a_full_mask_of_a_huge_shape_takes_no_memory():
         ({"nodata": 65536}, "The no-data value is 65536; 0 to 65535"),
         ({"nodata": 40000, "dtype": "int16"}, "-32768 to 32767"),
         ({"offset": 1 << 31}, "The offset is 2147483648"),
-        ({"latents_crc": -1}, "CRC of the latents is -1"),
+        ({"frame_crcs": (-1, 0)}, "CRC of the latents is -1"),
+        ({"frame_crcs": (1, 2, 3)}, "3 CRCs of the latents for 2 frames"),
         ({"invalid": np.zeros((2, 3, 4, 5), np.uint8)}, "must be bool"),
         ({"saturated": np.zeros((2, 1, 4, 5), np.bool_)}, r"of shape \(2, 3, 4, 5\)"),
         ({"frame_bytes": (12,)}, "must be 2, never fall, and end with the payload's 12 bytes"),
@@ -381,5 +383,5 @@ def test_fields_that_do_not_fit_are_refused(changes, message):
 
 def test_a_stream_of_four_gibibytes_is_refused(monkeypatch):
     monkeypatch.setattr(stream, "LONGEST", 80)
-    with pytest.raises(InputError, match="length is 87; 0 to 80 is allowed"):
+    with pytest.raises(InputError, match="length is 91; 0 to 80 is allowed"):
         pack(small())

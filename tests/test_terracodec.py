@@ -237,7 +237,9 @@ def test_a_chunk_of_a_store_is_not_taken_for_a_string(model, compressed):
 def test_latents_are_checked(model, compressed):
     one = stream.parse(compressed["strings"][0])
     fields = {k: getattr(one, k) for k in one.__dataclass_fields__}
-    forged = stream.pack(stream.Stream(**fields | {"latents_crc": one.latents_crc ^ 1}))
+    forged = stream.pack(
+        stream.Stream(**fields | {"frame_crcs": tuple(crc ^ 1 for crc in one.frame_crcs)})
+    )
     with pytest.raises(StreamError, match="other latents"):
         model.decompress([forged], (2, 13, 20, 20))
 

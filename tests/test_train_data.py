@@ -60,6 +60,17 @@ def test_cubes_of_every_kind_are_read(tmp_path):
         assert np.array_equal(cube.pixels, values)
 
 
+def test_cubes_in_netcdf_are_read(tmp_path):
+    for name in ("h5netcdf", "h5py"):
+        pytest.importorskip(name, reason="needs the extra train")
+    values, dims = pixels((2, 3, 4, 5)), ("time", "band", "y", "x")
+    stored = xr.Dataset({"dn": (dims, values)}, {"band": ["B02", "B04", "B08"]})
+    stored.to_netcdf(tmp_path / "a.nc", engine="h5netcdf")
+    (cube,) = data.read_all([tmp_path])
+    assert cube.bands == ("B02", "B04", "B08")
+    assert np.array_equal(cube.pixels, values)
+
+
 def test_bands_that_the_network_does_not_know_are_left_out(tmp_path):
     values = pixels((1, 3, 2, 2))
     np.savez(tmp_path / "a.npz", pixels=values, bands=["B08", "B11", "B02"])

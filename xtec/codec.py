@@ -144,7 +144,7 @@ def _check(chunk: Pixels, settings: Settings) -> None:
     if chunk.ndim != 4 or 0 in chunk.shape:
         raise InputError(
             f"a chunk has shape {chunk.shape}; it needs the four dimensions (time, band, y, x), "
-            "none of them empty."
+            "none of them empty. Reshape it."
         )
     if chunk.shape[1] != len(settings.bands):
         raise InputError(
@@ -182,10 +182,11 @@ def _stream(prepared: Prepared, settings: Settings, coded: "Coded | None") -> St
     """The stream of one chunk; without ``coded`` a chunk that has no data at all."""
     from xtec.coding import rans  # numba arrives with the first pixel
 
-    payload, frame_bytes, crc = b"", [0] * prepared.invalid.shape[0], 0
+    payload, frame_bytes = b"", [0] * prepared.invalid.shape[0]
+    crcs = tuple(frame_bytes)
     if coded is not None:
         payload, frame_bytes = rans.encode(coded.symbols, coded.rows, tables.load(), coded.ends)
-        crc = container.latents_crc(coded.latents)
+        crcs = container.frame_crcs(coded.latents)
     return Stream(
         model_digest=bytes.fromhex(settings.model_digest)[: container.DIGEST_BYTES],
         dtype=prepared.dtype,
@@ -198,7 +199,7 @@ def _stream(prepared: Prepared, settings: Settings, coded: "Coded | None") -> St
         saturated=prepared.saturated,
         frame_bytes=tuple(frame_bytes),
         payload=payload,
-        latents_crc=crc,
+        frame_crcs=crcs,
     )
 
 
@@ -216,7 +217,8 @@ def _corrected(chunk: Pixels, stream: Stream, base: Numbers, settings: Settings)
         if min(lower) >= 0:
             made.append(_with_residual(chunk, stream, base, lower, less, Kind.CORRECTIONS))
     if not exact or len(made[0].payload) + len(made[0].residual) > chunk.size * HOPELESS:
-        bare = replace(stream, payload=b"", frame_bytes=(0,) * chunk.shape[0], latents_crc=0)
+        nothing = (0,) * chunk.shape[0]
+        bare = replace(stream, payload=b"", frame_bytes=nothing, frame_crcs=nothing)
         made.append(_with_residual(chunk, bare, None, aim, bounds, Kind.ALONE))
     return min(made, key=lambda s: len(s.payload) + len(s.residual))
 
@@ -296,11 +298,11 @@ def _network(card: Card, stream: Stream, count: int | None = None) -> Numbers:
     decoder = rans.Decoder(part.payload, tables.load())
     (decoded,) = _engine(card).decode([decoder.decode], part.level, padded)
     decoder.finish(ended=part is stream)
-    # The checksum covers all frames: of some it says nothing.
-    if part is stream and container.latents_crc(decoded.latents) != stream.latents_crc:
+    if container.frame_crcs(decoded.latents) != part.frame_crcs:
         raise CorruptStreamError(
             f"the latents decode to another checksum than they were written with (model "
-            f"{card.name}): no pixel of this chunk can be trusted."
+            f"{card.name}): no pixel of this chunk can be trusted. Compress the original again; if "
+            "that does not help, report it."
         )
     return numbers(decoded.pixels(), part, config)
 
@@ -318,6 +320,7 @@ def _first(stream: Stream, count: int | None) -> Stream:
         invalid=None if stream.invalid is None else stream.invalid[:count],
         saturated=None if stream.saturated is None else stream.saturated[:count],
         frame_bytes=stream.frame_bytes[:count],
+        frame_crcs=stream.frame_crcs[:count],
         payload=stream.payload[: stream.frame_bytes[count - 1]],
     )
 

@@ -86,14 +86,19 @@ class Settings:
             object.__setattr__(self, "max_error", _bound(self.max_error))
         low, high = COMPRESSION
         if not low <= self.compression <= high:
-            raise InputError(f"compression is {self.compression}; give a number {low} to {high}.")
+            raise InputError(
+                f"compression is {self.compression}; give a number from {low:g} to {high:g}."
+            )
         if self.format_version > FORMAT_VERSION:
             raise NewerFormatError(
                 f"written in format version {self.format_version}, this xtec knows versions up to "
                 f"{FORMAT_VERSION}; install a newer xarray-tec."
             )
         if self.model_digest and not re.fullmatch("[0-9a-f]{64}", self.model_digest):
-            raise InputError(f"model_digest {self.model_digest!r} is no SHA-256 in hexadecimal.")
+            raise InputError(
+                f"model_digest {self.model_digest!r} is no SHA-256 in hexadecimal; leave it "
+                "out, and it is found."
+            )
 
     def _find_model(self) -> None:
         model, digest = self.found_for
@@ -112,7 +117,7 @@ class Settings:
         if strange or len(set(bands)) < len(bands):
             raise BandError(
                 f"bands {list(bands)} cannot be coded with model {card.name}; it has each of "
-                f"{list(card.config.bands)} once."
+                f"{list(card.config.bands)} once. Select these, or take another model."
             )
         for name, value in (
             ("model", card.name), ("model_digest", card.digest), ("bands", tuple(bands)),
@@ -222,4 +227,4 @@ def _integer(name: str, value: Any) -> int:
     try:
         return operator.index(value)
     except TypeError as error:
-        raise InputError(f"{name} is {value!r}; digital numbers are integers.") from error
+        raise InputError(f"{name} is {value!r}; digital numbers are integers. Give one.") from error

@@ -7,7 +7,7 @@ is opened, and a weights file holds no code.
 
 Layout: docs/format.md, "Models inside a store".
 
-Below: models.registry, models.weights, errors. Above: the sockets, cube.
+Below: models.registry, models.weights, aside, errors. Above: the sockets, cube.
 """
 
 import atexit
@@ -25,10 +25,13 @@ from typing import Any
 
 import numpy as np
 import zarr
+from zarr import AsyncArray
+from zarr.api.asynchronous import open_array
 from zarr.codecs import BytesCodec
 from zarr.errors import NodeTypeValidationError
 from zarr.storage import WrapperStore
 
+from xtec import aside
 from xtec.errors import ModelError
 from xtec.models import registry, weights
 from xtec.models.weights import SUFFIXES, Card
@@ -102,7 +105,7 @@ class Shelf:
             It is not the one that its name and attributes say, or not wholly there.
         """
         hashed = hashlib.sha256()
-        array = zarr.open_array(self.store, path=_join(self.path, GROUP, name), mode="r")
+        array = aside.run(_open(self.store, _join(self.path, GROUP, name)))
         if not _plain(array):
             raise self._unfit(name, f"it is {array.dtype} of shape {array.shape}, or encoded")
         for part in _parts(array):
@@ -169,12 +172,12 @@ class Shelf:
             place.mkdir()
             return copy.rename(place / name)
 
-    def _array(self, start: str) -> "zarr.Array[Any] | None":
+    def _array(self, start: str) -> "AsyncArray[Any] | None":
         """Find the array of a model that is wholly there."""
         for group in _above(self.path):
             path = _join(group, GROUP, start[:DIGITS])
             try:
-                array = zarr.open_array(self.store, path=path, mode="r")
+                array = aside.run(_open(self.store, path))
             except (FileNotFoundError, NodeTypeValidationError):
                 continue
             if not str(array.attrs.get(SHA256, "")).startswith(start):
@@ -272,7 +275,7 @@ def _join(*parts: str) -> str:
     return "/".join(part for part in parts if part)
 
 
-def _plain(array: "zarr.Array[Any]") -> bool:
+def _plain(array: "AsyncArray[Any]") -> bool:
     """Whether an array is of bytes as they are, of a size that can be read."""
     own = array.serializer is None or isinstance(array.serializer, BytesCodec)
     return (
@@ -286,9 +289,14 @@ def _plain(array: "zarr.Array[Any]") -> bool:
     )
 
 
-def _parts(array: "zarr.Array[Any]") -> Iterator[bytes]:
+async def _open(store: Any, path: str) -> "AsyncArray[Any]":
+    return await open_array(store=aside.own(store), path=path, mode="r")
+
+
+def _parts(array: "AsyncArray[Any]") -> Iterator[bytes]:
     for begin in range(0, array.shape[0], CHUNK_BYTES):
-        yield np.asarray(array[begin : begin + CHUNK_BYTES]).tobytes()
+        part = aside.run(array.getitem(slice(begin, begin + CHUNK_BYTES)))
+        yield np.asarray(part).tobytes()
 
 
 def _fill(array: "zarr.Array[Any]", card: Card) -> None:

@@ -182,7 +182,8 @@ def make_streams(folder, wanted, report):
             (folder / f"{key}.stream").write_bytes(data)
             pixels[key] = decode_chunk(data)
             digest = hashlib.sha256(data).hexdigest()
-            expected[key] = {"sha256": digest, "latents_crc": f"{parse(data).latents_crc:08x}"}
+            crcs = [f"{crc:08x}" for crc in parse(data).frame_crcs]
+            expected[key] = {"sha256": digest, "frame_crcs": crcs}
     numbers = {"expected": "pixels"}.get(report, report)
     np.savez_compressed(folder / f"{numbers}.npz", **pixels)
     (folder / f"{report}.json").write_text(json.dumps(expected, indent=1) + "\n")

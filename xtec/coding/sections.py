@@ -8,13 +8,12 @@ Byte layout: docs/format.md, "Layout".
 Below: stream, errors. Above: cube.
 """
 
-import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
 from xtec.coding.masks import Shape
-from xtec.coding.stream import HEADER, MAGIC, SECTION, U32
+from xtec.coding.stream import FRAME, HEADER, MAGIC, SECTION, U32
 from xtec.errors import CorruptStreamError, TruncatedStreamError
 
 FRONT = 4096
@@ -32,7 +31,7 @@ class Sections:
     shape: Shape
     """(time, band, y, x)"""
     container: int
-    """Header, bands, frame ends, lengths and checksum."""
+    """Header, bands, table of frames, lengths and checksum."""
     masks: int
     """No data and saturated pixels."""
     latents: tuple[int, ...]
@@ -55,29 +54,29 @@ def sections(fetch: Fetch) -> Sections:
         raise TruncatedStreamError(
             f"The stream has {len(front)} bytes; even the header needs {HEADER.size}."
         )
-    magic, _, _, _, _, length, _, frames, height, width, bands, _, _ = HEADER.unpack_from(front)
+    magic, _, _, _, _, length, frames, height, width, bands, _, _ = HEADER.unpack_from(front)
     if magic != MAGIC or not 1 <= frames <= MOST_FRAMES:
         raise CorruptStreamError(
             f"The bytes begin with {magic!r} and tell of {frames} frames; they are no stream."
         )
     place = HEADER.size + bands
 
-    def read(layout: struct.Struct) -> tuple[int, ...]:
+    def take(count: int) -> bytes:
         nonlocal place
-        begin, place = place, place + layout.size
+        begin, place = place, place + count
         data = front[begin:place] if place <= len(front) else fetch(begin, place)
-        if len(data) < layout.size:
+        if len(data) < count:
             raise TruncatedStreamError(f"The stream ends before its byte {place}.")
-        return layout.unpack(data)
+        return data
 
-    ends = read(struct.Struct(f"<{frames}I"))
+    ends = [end for end, _ in FRAME.iter_unpack(take(frames * FRAME.size))]
     masks = 0
     for _ in range(2):
-        _, size = read(SECTION)
+        _, size = SECTION.unpack(take(SECTION.size))
         masks += size
         place += size
     place += ends[-1]
-    (residual,) = read(U32)
+    (residual,) = U32.unpack(take(U32.size))
     latents = tuple(after - before for before, after in pairwise((0, *ends)))
     container = place - masks - ends[-1] + U32.size
     if min(latents) < 0 or container + masks + ends[-1] + residual != length:

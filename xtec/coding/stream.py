@@ -8,6 +8,7 @@ Below: errors, masks. Above: codec.
 
 import struct
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
@@ -26,10 +27,14 @@ MOST_PIXELS = 1 << 31
 LONGEST = (1 << 32) - 1
 RANGES = {"uint16": (0, 0xFFFF), "int16": (-0x8000, 0x7FFF)}
 
-HEADER = struct.Struct("<4sBBH8sIIIIIHii")
+HEADER = struct.Struct("<4sBBH8sIIIIHii")
+FRAME = struct.Struct("<II")
 SECTION = struct.Struct("<BI")
 U32 = struct.Struct("<I")
 IS_INT16, HAS_NODATA = 1, 2
+
+AGAIN = "Copy it again from where it came, or compress the original again."
+"""What to do about damage."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -64,8 +69,8 @@ class Stream:
     """How many bytes of the payload each frame and those before it need; the last: all."""
     payload: bytes
     """The rANS code of the latents."""
-    latents_crc: int
-    """`latents_crc` of all latents."""
+    frame_crcs: tuple[int, ...]
+    """`frame_crcs` of the latents: of each frame and those before it."""
     residual: bytes = b""
     """Reserved."""
 
@@ -90,7 +95,8 @@ class Stream:
         if self.nodata is not None:
             _check_range("The no-data value", self.nodata, *RANGES[self.dtype])
         _check_range("The offset", self.offset, -(1 << 31), (1 << 31) - 1)
-        _check_range("The CRC of the latents", self.latents_crc, 0, (1 << 32) - 1)
+        for crc in self.frame_crcs:
+            _check_range("A CRC of the latents", crc, 0, (1 << 32) - 1)
         for mask in (self.invalid, self.saturated):
             _require(
                 mask is None or (mask.dtype == np.bool_ and mask.shape == self.shape),
@@ -102,6 +108,10 @@ class Stream:
             and self.frame_bytes[-1] == len(self.payload),
             f"The frame ends {self.frame_bytes} must be {frames}, never fall, and end with the "
             f"payload's {len(self.payload)} bytes.",
+        )
+        _require(
+            len(self.frame_crcs) == frames,
+            f"There are {len(self.frame_crcs)} CRCs of the latents for {frames} frames.",
         )
 
 
@@ -117,7 +127,10 @@ def pack(stream: Stream) -> bytes:
     body = b"".join(
         [
             bytes(stream.bands),
-            struct.pack(f"<{frames}I", *stream.frame_bytes),
+            *(
+                FRAME.pack(*each)
+                for each in zip(stream.frame_bytes, stream.frame_crcs, strict=True)
+            ),
             *_mask_section(stream.invalid),
             *_mask_section(stream.saturated),
             stream.payload,
@@ -134,7 +147,6 @@ def pack(stream: Stream) -> bytes:
         stream.level,
         stream.model_digest,
         length,
-        stream.latents_crc,
         frames,
         height,
         width,
@@ -182,16 +194,20 @@ def parse(
         raise CorruptStreamError(f"The stream breaks its format. {error}") from error
 
 
-def latents_crc(latents: NDArray[np.int32]) -> int:
-    """Give the CRC-32 of latents as little-endian int32 in C order.
+def frame_crcs(frames: Iterable[NDArray[np.int32]]) -> tuple[int, ...]:
+    """Give the CRC-32 of integers up to the end of each frame, as little-endian int32 in C order.
 
     Raises
     ------
     InputError
-        The latents are of another type.
+        They are of another type.
     """
-    _require(latents.dtype == np.int32, f"Latents are {latents.dtype}; give int32.")
-    return zlib.crc32(latents.astype("<i4").tobytes())
+    found, crc = [], 0
+    for frame in frames:
+        _require(frame.dtype == np.int32, f"Frames are {frame.dtype}; give int32.")
+        crc = zlib.crc32(frame.astype("<i4").tobytes(), crc)
+        found.append(crc)
+    return tuple(found)
 
 
 class _Reader:
@@ -225,21 +241,25 @@ def _check_envelope(content: bytes) -> None:
     """Make sure that these are all the bytes of one undamaged stream of a known version."""
     if len(content) < HEADER.size + U32.size:
         raise TruncatedStreamError(
-            f"The stream has {len(content)} bytes; even the header needs {HEADER.size}."
+            f"The stream has {len(content)} bytes; even the header needs {HEADER.size}. {AGAIN}"
         )
     magic, version, _, _, _, length, *_ = HEADER.unpack_from(content)
     if magic != MAGIC:
-        raise CorruptStreamError(f"The bytes begin with {magic!r}, an xtec stream with {MAGIC!r}.")
+        raise CorruptStreamError(
+            f"The bytes begin with {magic!r}, an xtec stream with {MAGIC!r}. {AGAIN}"
+        )
     if len(content) < length:
-        raise TruncatedStreamError(f"The stream has {len(content)} of its {length} bytes.")
+        raise TruncatedStreamError(f"The stream has {len(content)} of its {length} bytes. {AGAIN}")
     if len(content) > length:
-        raise CorruptStreamError(f"{len(content) - length} bytes follow the end of the stream.")
+        raise CorruptStreamError(
+            f"{len(content) - length} bytes follow the end of the stream. {AGAIN}"
+        )
     (written,) = U32.unpack(content[-U32.size :])
     found = zlib.crc32(content[: -U32.size])
     if written != found:
         raise CorruptStreamError(
             f"The checksum of the stream is {found:08x}, but {written:08x} was written: it was "
-            "damaged on its way."
+            f"damaged on its way. {AGAIN}"
         )
     if version > FORMAT_VERSION:
         raise NewerFormatError(
@@ -252,7 +272,7 @@ def _check_envelope(content: bytes) -> None:
 
 def _read(content: bytes, expected_shape: Shape | None, expected_dtype: str | None) -> Stream:
     """Take the fields apart; rules of single fields are left to `Stream`, as an InputError."""
-    _, _, flags, level, digest, _, crc, frames, height, width, bands, nodata, offset = (
+    _, _, flags, level, digest, _, frames, height, width, bands, nodata, offset = (
         HEADER.unpack_from(content)
     )
     _require(flags <= IS_INT16 | HAS_NODATA, f"The flags {flags:08b} are unknown.")
@@ -268,7 +288,8 @@ def _read(content: bytes, expected_shape: Shape | None, expected_dtype: str | No
         )
     reader = _Reader(content[: -U32.size], HEADER.size)
     band_indices = tuple(reader.take(bands))
-    frame_bytes = reader.unpack(struct.Struct(f"<{frames}I"))
+    table = reader.unpack(struct.Struct(f"<{2 * frames}I"))
+    frame_bytes, frame_crcs = table[::2], table[1::2]
     invalid = reader.mask(shape)
     saturated = reader.mask(shape)
     payload = reader.take(frame_bytes[-1])
@@ -287,7 +308,7 @@ def _read(content: bytes, expected_shape: Shape | None, expected_dtype: str | No
         saturated=saturated,
         frame_bytes=frame_bytes,
         payload=payload,
-        latents_crc=crc,
+        frame_crcs=frame_crcs,
         residual=residual,
     )
 

@@ -140,7 +140,8 @@ def _place(cube: Cube, existing: Existing, region: Mapping[Any, slice] | str) ->
     strange = [key for key in slices if key not in dims or key == dims[1]]
     if strange:
         raise InputError(
-            f"region names {strange}; allowed are slices along {dims[0]!r}, {dims[2:]}."
+            f"region names {strange}; allowed are slices along {dims[0]!r}, {dims[2]!r} and "
+            f"{dims[3]!r}. Leave out all else: bands are written together."
         )
     place: Region = {}
     for dim in (dims[0], *dims[2:]):

@@ -83,7 +83,8 @@ def band_names(array: xr.DataArray) -> tuple[str, ...]:
     dim = array.dims[1]
     if dim not in array.coords:
         raise BandError(
-            f"the {array.sizes[dim]} bands along {dim!r} have no names; give them, for example "
+            f"the {array.sizes[dim]} bands along {dim!r} have no names; allowed are those "
+            "of Sentinel-2, such as B02 or blue. Give them: "
             f".assign_coords({dim}=['B02', 'B03', ...])."
         )
     return recognise(array[dim].values.tolist())

@@ -69,7 +69,10 @@ def embed_model(store: Any) -> list[str]:
     group = zarr.open_group(store, mode="r+")
     found = {settings.model_digest: settings for settings in _settings_in(group)}
     if not found:
-        raise InputError(f"nothing in {store} was compressed by xtec; it needs no model.")
+        raise InputError(
+            f"nothing in {store} was compressed by xtec, and only such a store needs a model; make "
+            "one with ds.tec.compress(store)."
+        )
     for settings in found.values():
         put(store, settings, group.metadata.zarr_format)
     if group.metadata.consolidated_metadata is not None:

@@ -142,7 +142,8 @@ def open_existing(store: Any, variable: Hashable | None = None) -> Existing:
         dataset = xr.open_zarr(store, chunks=None)
     except FileNotFoundError as error:
         raise InputError(
-            f"there is no store {store}; write the first one with ds.tec.compress(store)."
+            f"there is no store {store}, and only to one that exists can be added; write the first "
+            "with ds.tec.compress(store)."
         ) from error
     coded = [n for n in dataset.data_vars if settings_of(dataset[n]) and variable in (None, n)]
     if len(coded) != 1:
@@ -169,7 +170,10 @@ def find_addition(dataset: xr.Dataset, existing: Existing) -> tuple[Cube, Packin
     foreign = [name for name in cube.dataset.variables if name not in existing.dataset.variables]
     packing = existing.packing_for(cube)
     if foreign:
-        raise InputError(f"the store has no {foreign}; leave them out with .drop_vars({foreign}).")
+        raise InputError(
+            f"the store has no {foreign}, and only what it has can be added; leave them out with "
+            f".drop_vars({foreign})."
+        )
     existing.settings.card  # noqa: B018 - raises where the model is not at hand
     return cube, packing
 

@@ -45,7 +45,8 @@ def find_cube(dataset: xr.Dataset, variable: Hashable | None = None) -> Cube:
     """
     if variable is not None and variable not in dataset.data_vars:
         raise InputError(
-            f"there is no variable {variable!r}; the Dataset has {list(dataset.data_vars)}."
+            f"there is no variable {variable!r}; the Dataset has {list(dataset.data_vars)}. "
+            "Name one of these."
         )
     with_bands = [n for n in dataset.data_vars if "band" in roles(dataset[n].dims)]
     if variable is None and not with_bands:

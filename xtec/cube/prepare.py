@@ -57,7 +57,9 @@ def prepare(  # noqa: PLR0913 - what a user may choose
         Anything that would fail later, as far as it can be known without computing.
     """
     if zarr_format not in (2, 3):
-        raise InputError(f"zarr_format={zarr_format!r} is unknown; allowed are 2 and 3.")
+        raise InputError(
+            f"zarr_format={zarr_format!r} is unknown; allowed are 2 and 3. Leave it out for 3."
+        )
     if shards is not None and zarr_format == 2:
         raise InputError("Zarr format 2 has no shards; leave shards out, or use zarr_format=3.")
     target = target_of(compression, target_psnr=target_psnr, target_bpppb=target_bpppb)
@@ -76,7 +78,10 @@ def prepare(  # noqa: PLR0913 - what a user may choose
         settings = replace(settings, compression=compression_for(settings.bounds))
     array = cube.variable
     if 0 in array.shape:
-        raise InputError(f"{cube.name!r} is empty: {dict(array.sizes)}.")
+        raise InputError(
+            f"{cube.name!r} is empty: {dict(array.sizes)}. A cube has at least one of each; select "
+            "a part that holds something."
+        )
     chunk = chunk_shape(chunks, array.dims, array.shape)
     shard = shard_shape(shards, array.dims, array.shape, chunk)
     calibration = None

@@ -80,7 +80,8 @@ def require_same(after: Cube, before: Cube) -> None:
     here, there = after.variable, before.variable
     if here.shape != there.shape:
         raise InputError(
-            f"the shapes differ: {dict(here.sizes)} here, {dict(there.sizes)} in the original."
+            f"the shapes differ: {dict(here.sizes)} here, {dict(there.sizes)} in the original. "
+            "Select the same part of both."
         )
     for dim, other in zip(here.dims, there.dims, strict=True):
         if dim == here.dims[1] or dim not in here.coords or other not in there.coords:

@@ -100,7 +100,7 @@ def _band_variables(dataset: xr.Dataset) -> list[Hashable]:
         found = {str(name): array.dims for name, array in dataset.data_vars.items()}
         raise InputError(
             f"no band dimension, and no variable that is a Sentinel-2 band; found {found}. "
-            f"Expected is one variable with a dimension {' or '.join(AXES['band'])}, or variables "
+            f"Give one variable with a dimension {' or '.join(AXES['band'])}, or variables "
             "with y and x that are named after bands, such as B02 or blue."
         )
     recognise([str(name) for name in names])

@@ -47,11 +47,16 @@ def refuse_to_spoil(source: xr.Dataset, store: Any, *, overwrite: bool) -> None:
     if not path.exists():
         return
     if path.is_file() or (any(path.iterdir()) and not _is_zarr(path)):
-        raise InputError(f"{path} exists and is no Zarr store; it is left alone. Choose another.")
+        raise InputError(
+            f"{path} exists and is no Zarr store; only stores are replaced. Choose another."
+        )
     if not overwrite and any(path.iterdir()):
         raise InputError(f"{path} exists; choose another, or pass overwrite=True to replace it.")
     if any(place.is_relative_to(path.resolve()) for place in _places(source)):
-        raise InputError(f"{path} holds the cube that is to be compressed; choose another.")
+        raise InputError(
+            f"{path} holds the cube that is to be compressed, which cannot be replaced while it is "
+            "read; choose another."
+        )
 
 
 def write(

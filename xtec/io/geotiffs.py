@@ -88,7 +88,10 @@ def _paths(files: PathLike | Iterable[PathLike]) -> list[Path]:
         text = os.fspath(files)
         found = sorted(glob.glob(text, recursive=True)) if "*" in text else [text]  # noqa: PTH207
         if not found:
-            raise InputError(f"no file matches {text!r}; look at the folder, or list the files.")
+            raise InputError(
+                f"no file matches {text!r}, and at least one must; look at the folder, or list the "
+                "files."
+            )
         return [Path(each) for each in found]
     paths = [Path(each) for each in files]
     if not paths:

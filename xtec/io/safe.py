@@ -113,7 +113,10 @@ def _root(path: Path) -> Place:
         return path.parent
     place: Place = zipfile.Path(path) if zipfile.is_zipfile(path) else path
     if not place.is_dir():
-        raise InputError(f"{path} is no .SAFE folder and no zip file of one.")
+        raise InputError(
+            f"{path} is no .SAFE folder and no zip file of one; give the folder that holds "
+            f"{' or '.join(METADATA)}, or the zip file as it was downloaded."
+        )
     for folder in (place, *(each for each in place.iterdir() if each.is_dir())):
         if any((folder / name).exists() for name in METADATA):
             return folder

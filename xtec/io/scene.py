@@ -203,7 +203,7 @@ def _pixels(scene: Scene, band: str, grid: Grid, offset: int) -> da.Array:
 def _alike(scenes: Sequence[Scene]) -> list[Scene]:
     """Sort by time what differs in nothing but time and offset."""
     if not scenes:
-        raise InputError("there is nothing to open: the list of files is empty.")
+        raise InputError("there is nothing to open: the list of files is empty. Give one at least.")
     first, *others = ordered = sorted(scenes, key=lambda scene: scene.time)
     for before, scene in pairwise(ordered):
         if before.time == scene.time:

@@ -63,7 +63,10 @@ def describe(path: Path) -> tuple[str | None, ModelConfig]:
     except ModelError:
         raise
     except OSError as error:
-        raise ModelError(f"cannot read the weights {path}: {error}.") from error
+        raise ModelError(
+            f"cannot read the weights {path}: {error}. Give the path of a .safetensors or .pt "
+            "file, or the name of a model."
+        ) from error
     except Exception as error:  # a damaged pickle raises anything
         raise ModelError(
             f"{path} is not a checkpoint (a state dict that torch.save wrote): {error!r}."

@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 Read = Callable[[NDArray[np.uint16]], NDArray[np.int32]]
 """Gets the table rows of the next symbols, gives the symbols."""
 
+Frames = tuple[NDArray[np.int32], ...]
+"""The integers of each frame, in the order that is stated with the model."""
+
 
 @dataclass(frozen=True, eq=False)
 class Coded:
@@ -23,16 +26,16 @@ class Coded:
     """The table row of each symbol."""
     ends: tuple[int, ...]
     """How many symbols each frame and those before it take."""
-    latents: NDArray[np.int32]
-    """What the checksum runs over."""
+    latents: Frames
+    """What the checksums run over."""
 
 
 @dataclass(frozen=True, eq=False)
 class Decoded:
     """One chunk, back from the entropy coder."""
 
-    latents: NDArray[np.int32]
-    """What the checksum runs over; to be checked before a pixel is believed."""
+    latents: Frames
+    """What the checksums run over; to be checked before a pixel is believed."""
     pixels: Callable[[], NDArray[np.float32]]
     """Gives the pixels (time, band, y, x), in the network's bands, scale and padding."""
 

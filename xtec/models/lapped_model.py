@@ -9,6 +9,7 @@ threads. Above: engine.
 """
 
 from collections.abc import Sequence
+from itertools import accumulate
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from torch import Tensor
 from xtec.models import threads
 from xtec.models.analysis import Components, decompose, shifts
 from xtec.models.arithmetic import Arithmetic
-from xtec.models.coded import Coded, Decoded, Read
+from xtec.models.coded import Coded, Decoded, Frames, Read
 from xtec.models.context import ContextTransformer
 from xtec.models.context_exact import ExactContext, Past, Seen, Take
 from xtec.models.distribution import Distribution
@@ -51,7 +52,7 @@ class LappedModel:
         spectrum, components = decompose(
             torch.from_numpy(pixels).to(self.device), level, self.config.lags
         )
-        teller, ends, walk = Teller(), [], Walk(self, spectrum, level, pixels.shape)
+        teller, walk = Teller(), Walk(self, spectrum, level, pixels.shape)
         latents: list[Latents] = []
         for number, frame in enumerate(components):
             say_frame(teller, spectrum, number, pixels.shape[1])
@@ -69,15 +70,15 @@ class LappedModel:
                 return chosen
 
             latents.append([q[:-1] for q in walk.frame(take).latents])
-            ends.append(sum(map(len, teller.rows)))
         spectrum.shifts[:] = shifts(components, latents)
         opening = Teller()
         say_shifts(opening, spectrum)
+        everything = _everything(spectrum, latents)
         return Coded(
             np.concatenate(opening.symbols + teller.symbols),
             np.concatenate(opening.rows + teller.rows),
-            tuple(spectrum.shifts.size + end for end in ends),
-            _everything(spectrum, latents),
+            tuple(accumulate(map(len, everything))),
+            everything,
         )
 
     def decode(self, sources: Sequence[Read], level: int, shape: tuple[int, ...]) -> list[Decoded]:
@@ -154,11 +155,13 @@ class Walk:
         return self.prior.past(self.frames[number], turns)
 
 
-def _everything(spectrum: Spectrum, latents: Sequence[Latents]) -> NDArray[np.int32]:
-    """All integers of a chunk, for its checksum: as they are said, then the latents."""
-    teller = Teller()
+def _everything(spectrum: Spectrum, latents: Sequence[Latents]) -> Frames:
+    """All integers of a chunk, for its checksums: a frame as it is said, then its latents."""
+    teller, found = Teller(), []
     say_shifts(teller, spectrum)
     for number, frame in enumerate(latents):
         say_frame(teller, spectrum, number, len(spectrum.frames[number].means))
-        teller.symbols += [q.cpu().numpy().ravel().astype(np.int32) for q in frame]
-    return np.concatenate(teller.symbols)
+        said = [*teller.symbols, *(q.cpu().numpy().ravel().astype(np.int32) for q in frame)]
+        found.append(np.concatenate(said))
+        teller.symbols.clear()
+    return tuple(found)

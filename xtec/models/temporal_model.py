@@ -67,7 +67,7 @@ class TemporalModel:
         per_frame = symbols.shape[2]
         ends = tuple(per_frame * (i + 1) for i in range(symbols.shape[1]))
         return [
-            Coded(s.ravel().astype(np.int32), r.ravel().astype(np.uint16), ends, latents)
+            Coded(s.ravel().astype(np.int32), r.ravel().astype(np.uint16), ends, tuple(latents))
             for s, r, latents in zip(symbols, rows, everything, strict=True)
         ]
 
@@ -79,8 +79,8 @@ class TemporalModel:
         def some(part: Sequence[Read]) -> list[Decoded]:
             found = self._prior.decode(_reader(part), (len(part), frames, height, width))
             return [
-                Decoded(latents.cpu().numpy().astype(np.int32), self._pixels(latents, features))
-                for latents, features in zip(*found, strict=True)
+                Decoded(tuple(q.cpu().numpy().astype(np.int32)), self._pixels(q, features))
+                for q, features in zip(*found, strict=True)
             ]
 
         with self._turn:

@@ -115,12 +115,15 @@ def _describe(path: Path, _size: int, _time_ns: int) -> tuple[str, Config]:
     except (struct.error, ValueError, LookupError, TypeError, AttributeError) as error:
         raise ModelError(
             f"{path} is not a weights file written by xtec (safetensors with an {HEADER_KEY!r} "
-            f"entry in its header): {error!r}."
+            f"entry in its header): {error!r}. Give one of xtec train, or TerraCodec's .pt."
         ) from error
 
 
 def _unreadable(path: Path, error: OSError) -> ModelError:
-    return ModelError(f"cannot read the weights {path}: {error}.")
+    return ModelError(
+        f"cannot read the weights {path}: {error}. Give the path of a .safetensors or .pt file, or "
+        "the name of a model."
+    )
 
 
 def save(model: "Network", name: str, path: Path) -> None:

@@ -8,15 +8,15 @@ Where a network's pixels are the same on every machine, they guide the code, and
 the pixels themselves. Where they are not, it holds corrections that were coded without a look at
 them; or pixels that need no network at all, where that is shorter or the bound is 0.
 
-Below: coding.kernel, errors. Above: codec. Importing this imports Numba.
+Below: coding, errors. Above: codec. Importing this imports Numba.
 """
 
-import zlib
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from xtec.coding.stream import frame_crcs
 from xtec.errors import CorruptStreamError
 from xtec.residual import fit
 from xtec.residual.fit import INSIDE
@@ -82,7 +82,7 @@ def encode(
                 frame.write_nothing()
         codes.append(frame.finished() if needed[t].any() else b"")
     found = guide + planes.residuals[:, INSIDE, INSIDE].reshape(guide.shape)
-    made = Section(kind=kind, bounds=tuple(bounds), crc=_crc(found), frames=tuple(codes))
+    made = Section(kind=kind, bounds=tuple(bounds), frames=tuple(codes), crcs=frame_crcs(found))
     return made.to_bytes()
 
 
@@ -99,8 +99,7 @@ def decode(
     skipped, limits
         As the encoder had them; of the frames that are wanted.
     whole : int, optional
-        How many frames were encoded, where only the first are wanted. The checksum is that of
-        all, and says nothing of some.
+        How many frames were encoded, where only the first are wanted.
 
     Returns
     -------
@@ -132,7 +131,7 @@ def decode(
             own, around = t * bands + b, (2 * read.bounds[b] + 1, lowest, highest)
             frame.read(own, (found[t, b], skipped[t, b], _padded(guide[t, b])), around)
         frame.check()
-    if frames == whole and _crc(found) != read.crc:
+    if frame_crcs(found) != read.crcs[:frames]:
         raise CorruptStreamError(
             "The residual decodes to another checksum than it was written with: no pixel of this "
             "chunk can be trusted."
@@ -151,7 +150,3 @@ def _guide(base: Numbers, limits: Limits, kind: Kind) -> tuple[Numbers, int, int
 
 def _padded(guide: Numbers) -> Numbers:
     return np.pad(guide, EDGE, mode="edge")
-
-
-def _crc(numbers: Numbers) -> int:
-    return zlib.crc32(numbers.astype("<i4").tobytes())

@@ -8,13 +8,13 @@ Below: errors. Above: the package itself.
 import struct
 from dataclasses import dataclass
 from enum import IntEnum
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Self
 
 from xtec.errors import CorruptStreamError
 
 BY_BAND = 4
-U32 = struct.Struct("<I")
+FRAME = struct.Struct("<II")
 
 
 class Kind(IntEnum):
@@ -35,25 +35,21 @@ class Section:
     kind: Kind
     bounds: tuple[int, ...]
     """Per band: half of what its step leaves uncertain, 0 to 65535 DN."""
-    crc: int
-    """CRC-32 of the pixels or corrections that it decodes to, as little-endian i32."""
     frames: tuple[bytes, ...]
     """The code of each frame; empty where no band of it needs anything."""
+    crcs: tuple[int, ...]
+    """`frame_crcs` of the pixels or corrections that it decodes to."""
 
     def to_bytes(self) -> bytes:
         """Write it."""
         bounds = self.bounds if len(set(self.bounds)) > 1 else self.bounds[:1]
-        ends, end = [], 0
-        for frame in self.frames:
-            end += len(frame)
-            ends.append(end)
+        ends = accumulate(map(len, self.frames))
         flags = self.kind | BY_BAND * (len(bounds) > 1)
         return b"".join(
             [
                 bytes([flags]),
                 struct.pack(f"<{len(bounds)}H", *bounds),
-                U32.pack(self.crc),
-                struct.pack(f"<{len(ends)}I", *ends),
+                *(FRAME.pack(*each) for each in zip(ends, self.crcs, strict=True)),
                 *self.frames,
             ]
         )
@@ -71,14 +67,15 @@ class Section:
         kind = flags & ~BY_BAND
         if kind > max(Kind):
             raise CorruptStreamError(f"The flags {flags:08b} of the residual are unknown.")
-        layout = struct.Struct(f"<B{bands if flags & BY_BAND else 1}HI{frames}I")
+        stated = bands if flags & BY_BAND else 1
+        layout = struct.Struct(f"<B{stated}H{2 * frames}I")
         if len(data) < layout.size:
             raise CorruptStreamError(
                 f"The residual has {len(data)} bytes; {layout.size} are needed before its code."
             )
-        _, *bounds = layout.unpack_from(data)
-        ends, bounds = bounds[-frames:], bounds[:-frames]
-        crc = bounds.pop()
+        _, *fields = layout.unpack_from(data)
+        bounds, table = fields[:stated], fields[stated:]
+        ends, crcs = table[::2], table[1::2]
         code = data[layout.size :]
         if any(before > after for before, after in pairwise((0, *ends))) or ends[-1] != len(code):
             raise CorruptStreamError(
@@ -87,14 +84,14 @@ class Section:
         return cls(
             kind=Kind(kind),
             bounds=tuple(bounds) if flags & BY_BAND else tuple(bounds) * bands,
-            crc=crc,
             frames=tuple(code[begin:end] for begin, end in pairwise((0, *ends))),
+            crcs=tuple(crcs),
         )
 
 
 def head_bytes(frames: int, bands: int) -> int:
     """So many bytes stand before the code, at most."""
-    return struct.calcsize(f"<B{bands}HI{frames}I")
+    return struct.calcsize(f"<B{bands}H{2 * frames}I")
 
 
 def frame_bytes(head: bytes, frames: int, bands: int) -> tuple[int, ...]:
@@ -106,12 +103,12 @@ def frame_bytes(head: bytes, frames: int, bands: int) -> tuple[int, ...]:
         It is too short, or the frame ends fall.
     """
     several = bands if head and head[0] & BY_BAND else 1
-    layout = struct.Struct(f"<B{several}HI{frames}I")
+    layout = struct.Struct(f"<B{several}H{2 * frames}I")
     if len(head) < layout.size:
         raise CorruptStreamError(
             f"The residual has {len(head)} bytes; {layout.size} are needed before its code."
         )
-    ends = layout.unpack_from(head)[-frames:]
+    ends = layout.unpack_from(head)[1 + several :: 2]
     sizes = tuple(after - before for before, after in pairwise((0, *ends)))
     if min(sizes) < 0:
         raise CorruptStreamError("The residual's frame ends fall.")

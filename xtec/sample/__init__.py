@@ -78,7 +78,9 @@ def cube(
     if min(dates, rows, columns) < 1:
         raise InputError(f"dates={dates} and size={size!r} must be at least 1.")
     if level not in ("L1C", "L2A"):
-        raise InputError(f"level={level!r} is unknown; allowed are 'L1C' and 'L2A'.")
+        raise InputError(
+            f"level={level!r} is unknown; allowed are 'L1C' and 'L2A'. Give one of them."
+        )
     bands = [number for number, band in enumerate(BANDS) if level == "L1C" or band.name != "B10"]
     y, x = _coordinates(rows, 0), _coordinates(columns, 1)
     land = survey(y, x, seed)

@@ -273,7 +273,7 @@ class TerraCodec(nn.Module):
             saturated=None,
             frame_bytes=tuple(ends),
             payload=payload,
-            latents_crc=stream.latents_crc(coded.latents),
+            frame_crcs=stream.frame_crcs(coded.latents),
         )
 
     def _check(self, s: Stream, model: str, shape: tuple[int, ...]) -> None:
@@ -306,7 +306,7 @@ class TerraCodec(nn.Module):
         )
         for reader, s, d in zip(readers, streams, decoded, strict=True):
             reader.finish()
-            if stream.latents_crc(d.latents) != s.latents_crc:
+            if stream.frame_crcs(d.latents) != s.frame_crcs:
                 raise CorruptStreamError(
                     "a string decodes to other latents than it was written with: it is damaged."
                 )

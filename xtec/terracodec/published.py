@@ -102,6 +102,7 @@ def _published(series: str, compression: float | str) -> Card:
     names = {f"lambda-{one.compression:g}": one.name for one in official.SERIES[series]}
     if compression not in names:
         raise InputError(
-            f"compression={compression!r} is none of {[*names]}; a number takes the nearest."
+            f"compression={compression!r} is none of {[*names]}; give one of these, or a "
+            "number: it takes the nearest."
         )
     return registry.resolve(names[compression])
