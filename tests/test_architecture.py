@@ -22,6 +22,7 @@ FLOORS = (
     ("cli",),
     ("train", ""),
     ("accessor",),
+    ("seeing",),
     ("plot", "io"),
     ("cluster",),
     ("cube",),

@@ -16,7 +16,6 @@ from typing import NamedTuple
 
 import pytest
 
-import xtec
 from tests.models import SMALL_L1C, network, write_checkpoint
 from tests.products import Safe
 
@@ -130,8 +129,15 @@ def product(folder):
     return ""
 
 
+def named_product(folder):
+    Safe().write(folder)
+    next(folder.glob("*.SAFE")).rename(folder / "product.SAFE")
+    return ""
+
+
 PREPARE = {
     "README.md": official,
+    "docs/command_line.md": named_product,
     "docs/guarantees.md": lambda folder: SAMPLE + "import xtec\n",
     "docs/howto/model.md": trained,
     "docs/scaling.md": cluster,
@@ -140,9 +146,6 @@ PREPARE = {
     "docs/tutorial.md": product,
 }
 """What a page takes for granted: writes files into its folder and gives the first lines."""
-
-WAITING = {"docs/tutorial.md": "verify"}
-"""Pages that are ahead of the code, and the method of ds.tec they wait for."""
 
 
 def run(code, folder, **environment):
@@ -162,8 +165,6 @@ def run(code, folder, **environment):
 
 @pytest.mark.parametrize("name", RUN_PAGES)
 def test_the_code_of_a_page_runs(name, tmp_path):
-    if name in WAITING and not hasattr(xtec.Tec, WAITING[name]):
-        pytest.skip(f"waits for ds.tec.{WAITING[name]}")
     first = PREPARE.get(name, lambda folder: "")(tmp_path)
     run(first + script(PAGES[name]), tmp_path, XTEC_MODEL_PATH=str(tmp_path))
 

@@ -2,7 +2,7 @@
 
 Each method is one call down.
 
-Below: io, cube, errors. Above: the package itself, cli.
+Below: seeing, io, cube, errors. Above: the package itself, cli.
 """
 
 from collections.abc import Hashable, Mapping
@@ -12,28 +12,18 @@ from typing import Any
 import xarray as xr
 
 from xtec.cluster.plan import Plan, plan
-from xtec.cube import adding, layout, prepare, quality, report, stacking, state, writing
+from xtec.cube import adding, layout, prepare, stacking, writing
 from xtec.cube.bounds import Bound
 from xtec.cube.chunks import Sizes
-from xtec.cube.report import Info
 from xtec.errors import InputError
 from xtec.io.native import native
+from xtec.seeing import Seeing
 
 
 @xr.register_dataset_accessor("tec")  # type: ignore[no-untyped-call]
 @xr.register_dataarray_accessor("tec")  # type: ignore[no-untyped-call]
-class Tec:
+class Tec(Seeing):
     """``.tec`` of a Dataset or DataArray that holds, or held, a Sentinel-2 cube."""
-
-    def __init__(self, cube: xr.Dataset | xr.DataArray) -> None:
-        self._cube = cube
-
-    @property
-    def _dataset(self) -> xr.Dataset:
-        # Made at every call: xarray keeps the accessor while its object may change.
-        dataset = _as_dataset(self._cube)
-        state.warn(dataset.attrs)
-        return dataset
 
     def compress(  # noqa: PLR0913 - what a user may choose
         self,
@@ -296,30 +286,6 @@ class Tec:
             client=client,
         )
 
-    def info(self, variable: Hashable | None = None) -> Info:
-        """Describe how a cube is compressed: model, chunks, sizes, bits per pixel per band.
-
-        Raises
-        ------
-        InputError
-            Nothing here is compressed.
-        """
-        return report.info(self._dataset, variable)
-
-    def quality(
-        self, original: xr.Dataset | xr.DataArray, variable: Hashable | None = None
-    ) -> xr.Dataset:
-        """Compare with the original: RMSE, PSNR and largest error per band, SAM, NDVI error.
-
-        Computed block by block. Errors are in digital numbers; the peak of PSNR is 10,000.
-
-        Raises
-        ------
-        InputError
-            The two differ in shape, bands or coordinates.
-        """
-        return quality.quality(self._dataset, _as_dataset(original), variable)
-
     def unstack(self, variable: Hashable | None = None) -> xr.Dataset:
         """Make one variable per band, as it was before compression; lazy."""
         cube = layout.find_cube(self._dataset, variable)
@@ -336,10 +302,3 @@ class Tec:
     def array(self) -> xr.DataArray:
         """The cube as one variable (time, band, y, x); lazy."""
         return layout.find_cube(self._dataset).variable
-
-
-def _as_dataset(cube: xr.Dataset | xr.DataArray) -> xr.Dataset:
-    """A DataArray as the only variable of a Dataset; it gets a name where it has none."""
-    if isinstance(cube, xr.Dataset):
-        return cube
-    return cube.to_dataset(name=stacking.DEFAULT_NAME if cube.name is None else cube.name)

@@ -91,6 +91,29 @@ class Shelf:
             return []
         return sorted(group.array_keys())
 
+    def check(self, name: str) -> None:
+        """Read a model in this very group and compare it with its digest.
+
+        Parameters
+        ----------
+        name : str
+            One of `digests`.
+
+        Raises
+        ------
+        ModelError
+            It is not the one that its name and attributes say, or not wholly there.
+        """
+        hashed = hashlib.sha256()
+        array = aside.run(_open(self.store, _join(self.path, GROUP, name)))
+        if not _plain(array):
+            raise self._unfit(name, f"it is {array.dtype} of shape {array.shape}, or encoded")
+        for part in _parts(array):
+            hashed.update(part)
+        found, said = hashed.hexdigest(), str(array.attrs.get(SHA256, ""))
+        if found != said or not found.startswith(name):
+            raise self._unfit(name, f"its digest is {found[:DIGITS]}")
+
     def put(self, card: Card, zarr_format: int) -> None:
         """Write a model's file into this group, unless it is there.
 

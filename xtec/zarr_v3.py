@@ -20,7 +20,7 @@ from typing import Any, Self
 import numpy as np
 from zarr import Array, config
 from zarr.abc.codec import ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin
-from zarr.abc.store import ByteGetter, RangeByteRequest
+from zarr.abc.store import ByteGetter, ByteRequest, RangeByteRequest, SuffixByteRequest
 from zarr.core.array_spec import ArraySpec
 from zarr.core.buffer import Buffer, NDBuffer, default_buffer_prototype
 from zarr.core.common import JSON, concurrent_map, parse_named_configuration
@@ -37,6 +37,9 @@ from xtec.shelf import Shelf
 
 NAME = "xarray-tec.tt"
 DTYPES = ("uint16", "int16")
+
+LONGEST = 1 << 62
+"""Beyond the end of any object."""
 
 Wanted = tuple[Buffer | None, SelectorTuple, ArraySpec]
 """A chunk's bytes, what is selected of the chunk, and what it is said to be."""
@@ -200,7 +203,9 @@ class TecSerializer(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
             )
 
 
-def read_stored(array: Array[Any], place: tuple[int, ...], most: int | None = None) -> bytes | None:
+def read_stored(
+    array: Array[Any], place: tuple[int, ...], begin: int = 0, end: int | None = None
+) -> bytes | None:
     """Read what is stored for one chunk or shard, of either format, as it is.
 
     Parameters
@@ -208,15 +213,20 @@ def read_stored(array: Array[Any], place: tuple[int, ...], most: int | None = No
     array : zarr.Array
     place : tuple of int
         Which one, counted along each axis.
-    most : int, optional
-        How many bytes to read at most.
+    begin, end : int
+        Which of its bytes; a negative `begin` counts from the end, and then there is no `end`.
 
     Returns
     -------
     bytes, or None where nothing is stored
+        Fewer than asked for, where there are no more.
     """
+    part: ByteRequest | None = None
+    if begin < 0:
+        part = SuffixByteRequest(-begin)
+    elif begin or end is not None:
+        part = RangeByteRequest(begin, LONGEST if end is None else end)
     path = array.store_path / array.metadata.encode_chunk_key(place)
-    part = None if most is None else RangeByteRequest(0, most)
     found = sync(path.get(default_buffer_prototype(), part))
     return None if found is None else found.to_bytes()
 

@@ -6,7 +6,8 @@ stored, `prepare` puts these together with `chunks` and codec, `writing` writes.
 stands for the compression, `calibrate` finds it by coding what `sampling` takes, in as few trials
 as `bracket` can do with. `places` and `state` see to it that what is not whole is not taken for
 whole. `existing` and `adding` add to a store. `stored`, `report` and `quality` look at what was
-written.
+written; `pieces` finds the stored chunks, and `verify` reads them all, beside an original that
+`pairing` lays next to them.
 
 Below: zarr_v2, zarr_v3, codec, metrics, sentinel2. Above: accessor, cli.
 """

@@ -50,13 +50,13 @@ def quality(
         The two are not the same cube.
     """
     after, before = find_cube(decoded, variable), find_cube(original)
-    _require_same(after, before)
-    packings = _packings(after.variable, before.variable)
+    require_same(after, before)
+    meanings = packings(after.variable, before.variable)
     bands = [after.bands.index(b) for b in ("B04", "B08") if b in after.bands]
     red_nir = (bands[0], bands[1]) if len(bands) == 2 else None
     blocks, blocks_before = _aligned(after.variable.variable, before.variable.variable)
     work = [
-        delayed(_compare_blocks)(a, b, *packings, red_nir)
+        delayed(_compare_blocks)(a, b, *meanings, red_nir)
         for a, b in zip(blocks, blocks_before, strict=True)
     ]
     parts = compute(*work)  # type: ignore[no-untyped-call]
@@ -64,7 +64,14 @@ def quality(
     return _table(total, sum(masks for _, masks in parts), after.variable)
 
 
-def _require_same(after: Cube, before: Cube) -> None:
+def require_same(after: Cube, before: Cube) -> None:
+    """Make sure that two cubes show the same bands, places and dates.
+
+    Raises
+    ------
+    InputError
+        They differ in bands, shape or coordinates.
+    """
     if after.bands != before.bands:
         raise InputError(
             f"the bands differ: {list(after.bands)} here, {list(before.bands)} in the original. "
@@ -87,7 +94,7 @@ def _require_same(after: Cube, before: Cube) -> None:
             )
 
 
-def _packings(after: xr.DataArray, before: xr.DataArray) -> tuple[Packing, Packing]:
+def packings(after: xr.DataArray, before: xr.DataArray) -> tuple[Packing, Packing]:
     """What the values of both mean; the settings of the codec know best."""
     here = packing_of(after)
     there = here if here.floating and before.dtype.kind == "f" else packing_of(before)

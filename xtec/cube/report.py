@@ -4,8 +4,8 @@ Below: share, shelf, state, stored, target, errors. Above: accessor.
 """
 
 import html
-from collections.abc import Hashable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Hashable
+from dataclasses import asdict, dataclass, field, replace
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +58,9 @@ class Info:
     unfinished: str | None = None
     """What goes on in the store or was interrupted: "writing", "appending"; None if it is whole."""
 
+    thumbnail: Callable[[], str | None] | None = field(default=None, repr=False, compare=False)
+    """Makes a small picture in HTML, for notebooks; None where there is none to be had."""
+
     @property
     def ratio(self) -> float | None:
         """How many times smaller than the digital numbers the chunks are, without the model."""
@@ -82,7 +85,9 @@ class Info:
             "ratio_with_model": self.ratio_with_model,
             "bits_per_pixel_per_band": self.bits_per_pixel_per_band,
         }
-        return asdict(self) | derived
+        fields = asdict(replace(self, thumbnail=None)) | derived
+        del fields["thumbnail"]
+        return fields
 
     def rows(self) -> list[tuple[str, str]]:
         """As a table for people."""
@@ -138,7 +143,11 @@ class Info:
             f"<td style='text-align:left'>{html.escape(text)}</td></tr>"
             for name, text in self.rows()
         )
-        return f"<table><caption>xtec compressed cube</caption>{rows}</table>"
+        table = f"<table><caption>xtec compressed cube</caption>{rows}</table>"
+        picture = self.thumbnail() if self.thumbnail else None
+        if picture is None:
+            return table
+        return f"<div style='display:flex;gap:1em;align-items:center'>{table}{picture}</div>"
 
 
 def info(dataset: xr.Dataset, variable: Hashable | None = None) -> Info:
@@ -149,6 +158,11 @@ def info(dataset: xr.Dataset, variable: Hashable | None = None) -> Info:
     InputError
         Nothing in the Dataset is compressed, or several variables are and none was named.
     """
+    return _describe(dataset, coded_variable(dataset, variable))
+
+
+def coded_variable(dataset: xr.Dataset, variable: Hashable | None = None) -> Hashable:
+    """Find the compressed variable; errors are those of `info`."""
     coded = [name for name in dataset.data_vars if settings_of(dataset[name]) is not None]
     wanted = [name for name in coded if variable in (None, name)]
     if not wanted:
@@ -160,7 +174,7 @@ def info(dataset: xr.Dataset, variable: Hashable | None = None) -> Info:
         )
     if len(wanted) > 1:
         raise InputError(f"several variables are compressed: {wanted}. Name one with variable=.")
-    return _describe(dataset, wanted[0])
+    return wanted[0]
 
 
 def _describe(dataset: xr.Dataset, name: Hashable) -> Info:

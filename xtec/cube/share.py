@@ -38,7 +38,7 @@ def _objects(array: "zarr.Array[Any]") -> Iterator[bytes]:
     unit = array.shards or array.chunks
     grid = tuple(-(-n // c) for n, c in zip(array.shape, unit, strict=True))
     for place in islice(spread(grid), 8 * OBJECTS):
-        found = read_stored(array, place, LARGEST if array.shards else None)
+        found = read_stored(array, place, end=LARGEST if array.shards else None)
         if found is not None:
             yield found
 

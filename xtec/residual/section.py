@@ -87,3 +87,29 @@ class Section:
             frames=tuple(code[begin:end] for begin, end in pairwise((0, *ends))),
             crcs=tuple(crcs),
         )
+
+
+def head_bytes(frames: int, bands: int) -> int:
+    """So many bytes stand before the code, at most."""
+    return struct.calcsize(f"<B{bands}H{2 * frames}I")
+
+
+def frame_bytes(head: bytes, frames: int, bands: int) -> tuple[int, ...]:
+    """How many bytes the code of each frame has, by the beginning of a section.
+
+    Raises
+    ------
+    CorruptStreamError
+        It is too short, or the frame ends fall.
+    """
+    several = bands if head and head[0] & BY_BAND else 1
+    layout = struct.Struct(f"<B{several}H{2 * frames}I")
+    if len(head) < layout.size:
+        raise CorruptStreamError(
+            f"The residual has {len(head)} bytes; {layout.size} are needed before its code."
+        )
+    ends = layout.unpack_from(head)[1 + several :: 2]
+    sizes = tuple(after - before for before, after in pairwise((0, *ends)))
+    if min(sizes) < 0:
+        raise CorruptStreamError("The residual's frame ends fall.")
+    return sizes
