@@ -3,11 +3,10 @@
 What is compared is what the store says: all metadata, and the values of coordinates and of other
 variables that are not lazy. The pixels of the source are not: whoever resumes gives the same cube.
 
-Below: carrying, pieces, places, state, stored, zarr_v3, codec, errors. Above: writing.
+Below: pieces, places, state, stored, zarr_v3, codec, errors. Above: writing.
 """
 
 import json
-import warnings
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,7 +24,6 @@ from zarr.storage import MemoryStore
 
 from xtec.codec import only_checked
 from xtec.cube import places, state
-from xtec.cube.carrying import NOISE
 from xtec.cube.pieces import hollow, unit_of
 from xtec.cube.state import WRITING, Unfinished
 from xtec.cube.stored import settings_of
@@ -121,9 +119,7 @@ def _look(store: Any, path: Path | None) -> Begun | None:
 def _layout(prepared: xr.Dataset, zarr_format: int) -> "zarr.Group":
     """Metadata, and all that is not lazy, as a write would lay it out; in memory."""
     store = MemoryStore()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", NOISE)
-        hollow(prepared).to_zarr(store, zarr_format=zarr_format, consolidated=False, compute=False)
+    hollow(prepared).to_zarr(store, zarr_format=zarr_format, consolidated=False, compute=False)
     return zarr.open_group(store, mode="r", use_consolidated=False)
 
 

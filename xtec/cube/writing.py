@@ -88,9 +88,10 @@ def write(
     target = store if path is None or not isinstance(store, str | Path) else str(path)
     begun = None
     if resume:
-        begun = resuming.find(
-            prepared, target, path, zarr_format, overwrite=overwrite, weights=embed_weights
-        )
+        with quiet():
+            begun = resuming.find(
+                prepared, target, path, zarr_format, overwrite=overwrite, weights=embed_weights
+            )
     if begun is not None and begun.whole:
         return _open(prepared, target)
     unfinished = Unfinished(WRITING, secrets.token_hex(4))
