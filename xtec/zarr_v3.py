@@ -200,7 +200,9 @@ class TecSerializer(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
             )
 
 
-def read_stored(array: Array[Any], place: tuple[int, ...], most: int | None = None) -> bytes | None:
+def read_stored(
+    array: "Array[Any]", place: tuple[int, ...], most: int | None = None
+) -> bytes | None:
     """Read what is stored for one chunk or shard, of either format, as it is.
 
     Parameters
@@ -221,7 +223,7 @@ def read_stored(array: Array[Any], place: tuple[int, ...], most: int | None = No
     return None if found is None else found.to_bytes()
 
 
-def places_stored(array: Array[Any]) -> dict[tuple[int, ...], str]:
+def places_stored(array: "Array[Any]") -> dict[tuple[int, ...], str]:
     """Find the chunks or shards for which something is stored, of either format, and their keys."""
     unit = array.shards or array.chunks
     grid = tuple(-(-n // u) for n, u in zip(array.shape, unit, strict=True))
@@ -235,12 +237,12 @@ async def _keys(path: StorePath) -> list[str]:
     return [key async for key in path.store.list_prefix(f"{path.path}/" if path.path else "")]
 
 
-def stored_size(array: Array[Any], key: str) -> int:
+def stored_size(array: "Array[Any]", key: str) -> int:
     """Size in bytes of what is stored under a key."""
     return sync(array.store_path.store.getsize(key))
 
 
-def remove_stored(array: Array[Any], key: str) -> None:
+def remove_stored(array: "Array[Any]", key: str) -> None:
     """Remove what is stored under a key."""
     sync(array.store_path.store.delete(key))
 

@@ -158,9 +158,7 @@ class _Writer:
         """Write what is missing of a block, and say how much that was."""
         store = _Counting(self.array.store)
         array: zarr.Array[Any] = zarr.Array(
-            zarr.AsyncArray(
-                self.array.metadata, StorePath(store, self.array.path), self.array.config
-            )
+            zarr.AsyncArray(self.array.metadata, StorePath(store, self.array.path))
         )
         region, written = self.region(block_id), Written()
         for part in self.missing.get(block_id, [region]):
