@@ -90,7 +90,7 @@ def job(
         data = encode_cf_variable(variable).data
     begins = tuple((origin or {}).get(dim, slice(0, None)).start or 0 for dim in variable.dims)
     borders = [
-        [begin, *accumulate(sizes, initial=begin)][1:]
+        list(accumulate(sizes, initial=begin))
         for begin, sizes in zip(begins, data.chunks, strict=True)
     ]
     if stored is None:
@@ -98,15 +98,18 @@ def job(
     writer = _Writer(array, borders, counted, told)
     wanted, done = [], Written()
     for place in np.ndindex(data.numblocks):
-        units = stored[_units(writer.region(place), array)]
-        if (units < 0).any():
+        region = writer.region(place)
+        units = stored[_units(region, array)]
+        kept = units[units >= 0]
+        if kept.size:
+            missing = list(_missing(region, array, stored))
+            rest, block = sum((_about(array, r) for r in missing), Written()), _about(array, region)
+            chunks, raw = block.chunks - rest.chunks, block.raw_bytes - rest.raw_bytes
+            done += Written(chunks, raw, int(kept.sum()))
+            if missing:
+                writer.missing[place] = missing  # few: all of it travels with every task
+        if kept.size < units.size:
             wanted.append(place)
-        if (units >= 0).any():
-            writer.missing[place] = list(_missing(writer.region(place), array, stored))
-            rest = sum((_about(array, r) for r in writer.missing[place]), Written())
-            block = _about(array, writer.region(place))
-            kept = int(units[units >= 0].sum())
-            done += Written(block.chunks - rest.chunks, block.raw_bytes - rest.raw_bytes, kept)
     blocks = data.map_blocks(writer, dtype=object, meta=np.empty((0,) * data.ndim, object))
     tasks = blocks.to_delayed()
     ends = tuple(slice(border[0], border[-1]) for border in borders)
