@@ -1,5 +1,6 @@
 """``.tec`` end to end: into a store of either format and back through plain open_zarr."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -157,7 +158,10 @@ def test_into_a_store_object(small, options):
     small.tec.compress(store, overwrite=True, **options)
 
 
-def test_a_progress_bar(small, options, tmp_path, capsys):
+def test_a_progress_bar_where_it_is_seen(small, options, tmp_path, capsys, monkeypatch):
+    small.tec.compress(tmp_path / "log.zarr", **options | {"progress": True})
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     small.tec.compress(tmp_path / "a.zarr", **options | {"progress": True})
     assert "100%" in capsys.readouterr().err
     small.tec.compress(tmp_path / "b.zarr", **options)

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import sys
 from itertools import islice
 
 import dask.array
@@ -348,7 +349,8 @@ def test_a_note_with_something_else_in_it_is_passed_over():
         assert Calibration.from_attribute(json.dumps(bad), 20.0) is None
 
 
-def test_trials_are_shown(small, options, capsys):
+def test_trials_are_shown(small, options, capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     small.tec.compress(target_psnr=60, **options | {"progress": True})
     assert "choosing for target_psnr=60" in capsys.readouterr().err
     small.tec.compress(target_psnr=60, **options)

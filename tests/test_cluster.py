@@ -23,6 +23,7 @@ from xtec.cluster import plan as plans
 from xtec.cluster import ready, workers
 from xtec.cluster.ready import Place, Wish
 from xtec.codec import Settings
+from xtec.cube import progress, state
 from xtec.errors import InputError, ModelError
 from xtec.models import weights
 from xtec.models.threads import grant
@@ -114,9 +115,8 @@ def expected(tmp_path_factory, model):
 
 
 def compress(store, model, **options):
-    made = lazy().tec.compress(
-        store, model=model, compression=BEST, chunks=CHUNKS, progress=False, **options
-    )
+    options = {"progress": False} | options
+    made = lazy().tec.compress(store, model=model, compression=BEST, chunks=CHUNKS, **options)
     return files(store), made
 
 
@@ -171,6 +171,84 @@ def test_local_schedulers(model, tmp_path, expected, scheduler, zarr_format):
         compress(tmp_path / "a.zarr", model, zarr_format=zarr_format)
     stored = {p.read_bytes() for p in (tmp_path / "a.zarr/dn").rglob("*") if p.is_file()}
     assert set(expected.values()) <= stored
+
+
+def last_line(capsys):
+    """What the bar says in the end."""
+    return capsys.readouterr().err.split("\r")[-1]
+
+
+def interrupt(path):
+    """Make a whole store one that was not finished; when each chunk that stays was written."""
+    left = path.with_name("a.zarr.unfinished-1a2b3c4d")
+    path.rename(left)
+    unfinished = state.Unfinished(state.WRITING, "1a2b3c4d")
+    zarr.open_group(left, mode="r+", use_consolidated=False).attrs.update(unfinished.to_attribute())
+    chunks = sorted(p for p in left.rglob("dn/c/**/*") if p.is_file())
+    for missing in chunks[::5]:
+        missing.unlink()
+    chunks[1].write_bytes(b"XTEC half")
+    return {p.relative_to(left): p.stat().st_mtime_ns for p in chunks[2:] if p.exists()}
+
+
+def bar_and_resume(tmp_path, model, expected, capsys, monkeypatch):
+    """The last line of the bar holds for the whole store, also where a part of it was there."""
+    monkeypatch.setattr(progress, "is_watched", lambda: True)
+    path = tmp_path / "a.zarr"
+    _, opened = compress(path, model, progress=True)
+    said = f"ratio {opened.tec.info().ratio:.1f}"
+    raw = 2 * opened.dn.size
+    assert f"ratio {raw / sum(map(len, expected.values())):.1f}" == said
+    line = last_line(capsys)
+    assert "| 32/32 [" in line
+    assert said in line
+    assert "MB/s in" in line
+    assert "MB/s out" in line
+    times = interrupt(path)
+    assert len(times) == 24
+    stored, _ = compress(path, model, progress=True, resume=True)
+    assert stored == expected
+    assert {k: (path / k).stat().st_mtime_ns for k in times} == times
+    line = last_line(capsys)
+    assert "| 32/32 [" in line
+    assert said in line
+
+
+@pytest.mark.parametrize("scheduler", ["threads", "synchronous"])
+def test_the_bar_and_resume_with(scheduler, model, tmp_path, expected, capsys, monkeypatch):
+    with dask.config.set(scheduler=scheduler):
+        bar_and_resume(tmp_path, model, expected, capsys, monkeypatch)
+
+
+def test_the_bar_and_resume_on_workers(
+    two_processes, model, tmp_path, expected, capsys, monkeypatch
+):
+    cluster.prepare(model=model)
+    bar_and_resume(tmp_path, model, expected, capsys, monkeypatch)
+
+
+@pytest.mark.slow
+def test_the_bar_and_resume_with_processes(
+    no_client, model, tmp_path, expected, capsys, monkeypatch
+):
+    cluster.prepare(model=model, threads=1)
+    with dask.config.set(scheduler="processes", num_workers=2):
+        bar_and_resume(tmp_path, model, expected, capsys, monkeypatch)
+
+
+def test_an_error_on_a_worker_ends_the_job(two_processes, model, tmp_path):
+    cluster.prepare(model=model)
+
+    def fail(block, block_id=None):
+        if block_id == (0, 0, 0, 1):
+            raise OSError("no such tile")
+        return block
+
+    cube = lazy()
+    cube["dn"] = cube.dn.copy(data=cube.dn.data.map_blocks(fail, dtype="u2"))
+    with pytest.raises(OSError, match="no such tile") as caught:
+        cube.tec.compress(tmp_path / "a.zarr", model=model, chunks=CHUNKS)
+    assert "resume=True goes on" in caught.value.__notes__[-1]
 
 
 @pytest.mark.slow

@@ -38,6 +38,7 @@ class Tec(Seeing):
         shards: Sizes | None = None,
         zarr_format: int = 3,
         overwrite: bool = False,
+        resume: bool = False,
         embed_weights: bool | None = None,
         offset: int | None = None,
         nodata: int | None = None,
@@ -81,6 +82,11 @@ class Tec(Seeing):
             Version of the Zarr format.
         overwrite : bool
             Whether an existing store may be replaced, once the new one is whole.
+        resume : bool
+            Whether to go on with what an interrupted run left, if it left anything: chunks (or
+            shards) that are stored whole are checked and stay; all else is written as ever. Give
+            the same cube and the same settings; what was begun otherwise is refused. A store that
+            is whole is opened and returned, or with `overwrite` written anew.
         embed_weights : bool, optional
             Whether the model goes into the store, once, so that the store needs nothing but xtec;
             by default where its weights have up to 16 MB (the embedded model's: 4.9 MB). `info`
@@ -96,7 +102,7 @@ class Tec(Seeing):
         variable : hashable, optional
             Which variable, where several have a band axis.
         progress : bool
-            Whether to show a progress bar.
+            Whether to show a progress bar; in a terminal or a notebook only, not in a log.
 
         Returns
         -------
@@ -140,6 +146,8 @@ class Tec(Seeing):
         store is whole its attribute ``tec_unfinished`` says so. Chunks that are missing read as no
         data.
         """
+        if store is None and resume:
+            raise InputError("resume=True goes on with a store, and no store was given; name it.")
         if store is None and embed_weights:
             raise InputError(
                 "embed_weights=True puts the model into a store, and no store was given; name one, "
@@ -147,7 +155,7 @@ class Tec(Seeing):
             )
         dataset = self._dataset
         if store is not None:
-            writing.refuse_to_spoil(dataset, store, overwrite=overwrite)
+            writing.refuse_to_spoil(dataset, store, overwrite=overwrite, resume=resume)
         prepared = prepare.prepare(
             dataset,
             compression=compression,
@@ -172,6 +180,7 @@ class Tec(Seeing):
             overwrite=overwrite,
             progress=progress,
             embed_weights=embed_weights,
+            resume=resume,
         )
 
     def append(
@@ -202,7 +211,7 @@ class Tec(Seeing):
         variable : hashable, optional
             Which variable of the store, where several are compressed.
         progress : bool
-            Whether to show a progress bar.
+            Whether to show a progress bar; in a terminal or a notebook only, not in a log.
 
         Raises
         ------
@@ -236,7 +245,7 @@ class Tec(Seeing):
         variable : hashable, optional
             Which variable of the store, where several are compressed.
         progress : bool
-            Whether to show a progress bar.
+            Whether to show a progress bar; in a terminal or a notebook only, not in a log.
 
         Raises
         ------

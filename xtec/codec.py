@@ -7,7 +7,8 @@ Below: engine, pixels, settings, models, coding. Above: zarr_v2, zarr_v3, cube.
 """
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
@@ -35,7 +36,14 @@ if TYPE_CHECKING:
     from xtec.models.coded import Coded
     from xtec.residual import Kind
 
-__all__ = ["Settings", "decode_chunk", "decode_chunks", "encode_chunk", "encode_chunks"]
+__all__ = [
+    "Settings",
+    "decode_chunk",
+    "decode_chunks",
+    "encode_chunk",
+    "encode_chunks",
+    "only_checked",
+]
 
 
 A = TypeVar("A")
@@ -46,6 +54,8 @@ DEVICES_DIFFER_DN = 1
 
 HOPELESS = 0.75
 """Bytes per value from which on it is tried what the residual does without the embedded model."""
+
+_only_checked: ContextVar[bool] = ContextVar("only_checked", default=False)
 
 
 def encode_chunk(chunk: Pixels, settings: Settings) -> bytes:
@@ -123,6 +133,8 @@ def decode_chunks(
     """
     places: Sequence[Home | None] = homes or [None] * len(streams)
     parsed = [_parse(data, home) for data, home in zip(streams, places, strict=True)]
+    if _only_checked.get():
+        return [_unread(stream, home) for stream, home in zip(parsed, places, strict=True)]
     wanted = list(zip(parsed, frames or [None] * len(parsed), strict=True))
     chunks = {i: _alone(*wanted[i], places[i]) for i, s in enumerate(parsed) if not s.payload}
     for digest in {s.model_digest for s in parsed if s.payload}:
@@ -133,6 +145,28 @@ def decode_chunks(
         found = _each(partial(_decode, card), [wanted[i] for i in here], card)
         chunks |= zip(here, found, strict=True)
     return [chunks[i] for i in range(len(parsed))]
+
+
+@contextlib.contextmanager
+def only_checked() -> Iterator[None]:
+    """Within this, streams are checked and not decoded: zeros stand for their pixels.
+
+    Checked are all bytes (their checksum), and that the stream was written with the settings of its
+    home: model, compression, bands, no-data value, offset. It holds for what the caller's own
+    thread asks for, also through Zarr, which takes the caller's context along to its event loop.
+    """
+    token = _only_checked.set(True)
+    try:
+        yield
+    finally:
+        _only_checked.reset(token)
+
+
+def _unread(stream: Stream, home: Home | None) -> Pixels:
+    """Zeros of the chunk's shape, after all checks that need no network."""
+    if home is not None:
+        home.check_setting(stream)
+    return np.zeros(stream.shape, stream.dtype)
 
 
 def _check(chunk: Pixels, settings: Settings) -> None:

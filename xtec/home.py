@@ -71,3 +71,19 @@ class Home:
                 f"a stream holds the bands {list(found)}, where the array's are "
                 f"{list(self.settings.bands)}: it does not belong here."
             )
+
+    def check_setting(self, stream: Stream) -> None:
+        """Refuse a stream that the array's own settings would not have made.
+
+        Raises
+        ------
+        CorruptStreamError
+            Another compression, or other bands.
+        """
+        found = stream.level, stream.bands
+        expected = self.settings.level, self.settings.positions
+        if found != expected:
+            raise CorruptStreamError(
+                f"a stream has the setting and bands {found}, where the array's are {expected}: it "
+                "does not belong here."
+            )

@@ -10,8 +10,10 @@ from them in nearly every run.
 Below: errors. Above: the sockets.
 """
 
+import contextlib
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -34,6 +36,7 @@ SHARE, LEAST = 1 / 16, 4
 
 ODD = [np.uint32(0x9E3779B1 * odd % (1 << 32)) for odd in (1, 3, 5, 7)]
 _table: NDArray[np.uint64] = np.zeros(1 << SLOTS_LOG2, np.uint64)
+_silent: ContextVar[bool] = ContextVar("silent", default=False)
 
 ADVICE = (
     "pixels that were decoded from a compressed store are encoded again, which loses a little "
@@ -51,6 +54,16 @@ def remember(chunks: Iterable[NDArray[Any]]) -> None:
         _table[_slots(found)] = found  # one slot, one mark: whoever comes later stays
 
 
+@contextlib.contextmanager
+def silence() -> Iterator[None]:
+    """Within this nobody is warned, who asks in this context: the user was told already."""
+    token = _silent.set(True)
+    try:
+        yield
+    finally:
+        _silent.reset(token)
+
+
 def warn(chunks: Iterable[NDArray[Any]]) -> None:
     """Warn where a chunk that is to be encoded holds pixels that were decoded in this process.
 
@@ -58,6 +71,8 @@ def warn(chunks: Iterable[NDArray[Any]]) -> None:
     -----
     SecondLossWarning
     """
+    if _silent.get():
+        return
     for chunk in chunks:
         found = marks(chunk)
         known = np.count_nonzero(_table[_slots(found)] == found)

@@ -204,7 +204,7 @@ class TecSerializer(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
 
 
 def read_stored(
-    array: Array[Any], place: tuple[int, ...], begin: int = 0, end: int | None = None
+    array: "Array[Any]", place: tuple[int, ...], begin: int = 0, end: int | None = None
 ) -> bytes | None:
     """Read what is stored for one chunk or shard, of either format, as it is.
 
@@ -229,6 +229,30 @@ def read_stored(
     path = array.store_path / array.metadata.encode_chunk_key(place)
     found = sync(path.get(default_buffer_prototype(), part))
     return None if found is None else found.to_bytes()
+
+
+def places_stored(array: "Array[Any]") -> dict[tuple[int, ...], str]:
+    """Find the chunks or shards for which something is stored, of either format, and their keys."""
+    unit = array.shards or array.chunks
+    grid = tuple(-(-n // u) for n, u in zip(array.shape, unit, strict=True))
+    path = array.store_path
+    keys = ((place, array.metadata.encode_chunk_key(place)) for place in np.ndindex(grid))
+    found = frozenset(sync(_keys(path)))
+    return {place: (path / key).path for place, key in keys if (path / key).path in found}
+
+
+async def _keys(path: StorePath) -> list[str]:
+    return [key async for key in path.store.list_prefix(f"{path.path}/" if path.path else "")]
+
+
+def stored_size(array: "Array[Any]", key: str) -> int:
+    """Size in bytes of what is stored under a key."""
+    return sync(array.store_path.store.getsize(key))
+
+
+def remove_stored(array: "Array[Any]", key: str) -> None:
+    """Remove what is stored under a key."""
+    sync(array.store_path.store.delete(key))
 
 
 def _frames(selection: SelectorTuple, spec: ArraySpec) -> int:

@@ -15,7 +15,6 @@ from xtec.cli.options import (
     add_meaning,
     bound,
     command,
-    is_watched,
     names,
     show,
     sizes,
@@ -56,6 +55,11 @@ def add(commands: Commands) -> None:
         help="whether the model goes into the store; by default if it has up to 16 MB",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing store")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with what was interrupted; what is stored whole is not coded again",
+    )
     parser.add_argument("--bands", type=names, metavar="NAMES", help="B02,B03,...; default all")
     parser.add_argument(
         "--time", metavar="REGEX", help="its first group is the date in a GeoTIFF's name"
@@ -79,11 +83,12 @@ def run(options: argparse.Namespace) -> None:
         shards=options.shards,
         zarr_format=options.zarr_format,
         overwrite=options.overwrite,
+        resume=options.resume,
         embed_weights=options.embed_weights,
         offset=options.offset,
         nodata=options.nodata,
         variable=options.variable,
-        progress=is_watched(),
+        progress=True,
     )
     seconds = time.perf_counter() - begin
     found = written.tec.info(options.variable)

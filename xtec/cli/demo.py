@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xtec.cli.options import Commands, command, is_watched
+from xtec.cli.options import Commands, command
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -42,9 +42,7 @@ def run(options: argparse.Namespace) -> None:
     print("Making a synthetic Sentinel-2 cube ...")
     cube = sample.cube(dates=options.dates, size=options.size)
     begin = time.perf_counter()
-    cube.tec.compress(
-        options.store, compression=options.compression, overwrite=True, progress=is_watched()
-    )
+    cube.tec.compress(options.store, compression=options.compression, overwrite=True, progress=True)
     written = time.perf_counter()
     opened = xr.open_zarr(options.store).load()
     read = time.perf_counter()

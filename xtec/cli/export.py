@@ -7,7 +7,7 @@ import argparse
 
 from xtec import io
 from xtec.cli.opening import open_store
-from xtec.cli.options import Commands, command, is_watched
+from xtec.cli.options import Commands, command
 
 EXAMPLES = """\
   xtec export out.zarr scenes/                  one GeoTIFF for each date
@@ -46,7 +46,7 @@ def run(options: argparse.Namespace) -> None:
             options.output,
             zarr_format=options.zarr_format,
             overwrite=options.overwrite,
-            progress=is_watched(),
+            progress=True,
         )
         print(options.output)
         return

@@ -6,7 +6,6 @@ Below: errors. Above: the commands.
 import argparse
 import json
 import math
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -82,11 +81,6 @@ def bound(text: str) -> int | dict[str, int]:
 def names(text: str) -> list[str]:
     """Names, separated by commas."""
     return [name.strip() for name in text.split(",") if name.strip()]
-
-
-def is_watched() -> bool:
-    """Whether somebody sits before a terminal and may see a progress bar."""
-    return sys.stderr.isatty()
 
 
 def show(result: Any, fields: dict[str, Any], *, as_json: bool) -> None:

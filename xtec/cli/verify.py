@@ -6,7 +6,7 @@ Below: opening, options, cube.verify. Above: the room's face.
 import argparse
 
 from xtec.cli.opening import open_cube
-from xtec.cli.options import Commands, add_json, command, is_watched, names, show
+from xtec.cli.options import Commands, add_json, command, names, show
 from xtec.cube.verify import verify
 
 DAMAGED = 3
@@ -41,6 +41,6 @@ def run(options: argparse.Namespace) -> int:
     original = None
     if options.against:
         original = open_cube(options.against, bands=options.bands, time=options.time)
-    verdict = verify(options.store, original, variable=options.variable, progress=is_watched())
+    verdict = verify(options.store, original, variable=options.variable, progress=True)
     show(verdict, verdict.to_dict(), as_json=options.json)
     return 0 if verdict.ok else DAMAGED

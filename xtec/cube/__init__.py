@@ -2,7 +2,8 @@
 
 `axes` tells axes and bands by name, `stacking` makes one variable of many, `layout` finds it.
 `packing` turns values into digital numbers, `storable` makes attributes and coordinates fit to be
-stored, `prepare` puts these together with `chunks` and codec, `writing` writes. Where a `target`
+stored, `prepare` puts these together with `chunks` and codec, `writing` writes (`blocks`,
+`progress`) and goes on with what was interrupted (`resuming`). Where a `target`
 stands for the compression, `calibrate` finds it by coding what `sampling` takes, in as few trials
 as `bracket` can do with. `places` and `state` see to it that what is not whole is not taken for
 whole. `existing` and `adding` add to a store. `stored`, `report` and `quality` look at what was

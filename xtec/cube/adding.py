@@ -4,7 +4,7 @@ All is checked before anything is written. Dates are appended so that a reader s
 was until all of them are there: the arrays grow, pixels are written behind what was there, and only
 then the consolidated metadata, which readers go by, says so.
 
-Below: existing, prepare, state, writing, errors. Above: accessor.
+Below: blocks, existing, prepare, progress, state, writing, errors. Above: accessor.
 """
 
 import secrets
@@ -15,7 +15,7 @@ import numpy as np
 import xarray as xr
 import zarr
 
-from xtec.cube import state
+from xtec.cube import blocks, state
 from xtec.cube.axes import AXES
 from xtec.cube.existing import (
     Existing,
@@ -28,8 +28,9 @@ from xtec.cube.existing import (
 from xtec.cube.layout import Cube
 from xtec.cube.packing import Packing
 from xtec.cube.prepare import in_blocks, warn_of_second_generation
+from xtec.cube.progress import run
 from xtec.cube.state import APPENDING, Unfinished
-from xtec.cube.writing import progress_bar, quiet
+from xtec.cube.writing import quiet
 from xtec.errors import InputError
 
 
@@ -49,15 +50,15 @@ def append(
     begin = _first_new(cube, existing)
     region: Region = {time: slice(begin, begin + cube.variable.sizes[time])}
     addition = _addition(cube, packing, existing, region, time)
-    run = Unfinished(APPENDING, secrets.token_hex(4), before)
+    mark = Unfinished(APPENDING, secrets.token_hex(4), before)
     with quiet():
-        state.begin(existing.store, run)
+        state.begin(existing.store, mark)
     try:
         _resize(existing.store, time, region[time].stop)
-        _write(addition, existing.store, region, progress=progress)
-        state.require_own(existing.store, run)
+        _write(addition, existing, region, progress=progress)
+        state.require_own(existing.store, mark)
     except BaseException as error:
-        _undo(existing, run, error)
+        _undo(existing, mark, error)
         raise
     with quiet():
         zarr.consolidate_metadata(existing.store)
@@ -79,7 +80,7 @@ def write_region(
     place = _place(cube, existing, region)
     addition = _addition(cube, packing, existing, place)
     _require_whole_chunks(place, existing, addition)
-    _write(addition, existing.store, place, progress=progress)
+    _write(addition, existing, place, progress=progress)
 
 
 def _whole(store: Any, variable: Hashable | None, *, recover: bool) -> Existing:
@@ -229,20 +230,29 @@ def _aligned(variable: xr.Variable, stored: xr.Variable, region: Region) -> xr.V
     return variable.chunk(blocks)
 
 
-def _write(addition: xr.Dataset, store: Any, region: Region, *, progress: bool) -> None:
+def _write(addition: xr.Dataset, existing: Existing, region: Region, *, progress: bool) -> None:
     """Write variables whose blocks meet in no chunk: xarray need not check them."""
     addition = addition.drop_indexes(list(addition.xindexes))
     with quiet():
-        task = addition.to_zarr(
-            store,
+        blocks.hollow(addition).to_zarr(
+            existing.store,
             region={str(dim): part for dim, part in region.items()},
             mode="r+",
             consolidated=False,
             compute=False,
             safe_chunks=False,
         )
-    with progress_bar(shown=progress):
-        task.compute()  # type: ignore[no-untyped-call]
+    group = zarr.open_group(existing.store, mode="r+", use_consolidated=False)
+    jobs = []
+    for name, variable in blocks.lazy(addition.variables).items():
+        array = group[str(name)]
+        assert isinstance(array, zarr.Array)  # noqa: S101 - the store has it
+        jobs.append(
+            blocks.job(
+                existing.encoded(name, variable), array, region, counted=name == existing.name
+            )
+        )
+    run(jobs, shown=progress)
 
 
 def _resize(store: Any, dim: Hashable, size: int) -> None:

@@ -2,7 +2,7 @@
 
 What is measured is what will be stored: streams of whole chunks, decoded again.
 
-Below: bracket, sampling, target, packing, codec, metrics, models.config, errors.
+Below: bracket, sampling, target, packing, progress, codec, metrics, models.config, errors.
 Above: prepare.
 """
 
@@ -18,6 +18,7 @@ from xtec.codec import Settings, decode_chunks, encode_chunks
 from xtec.cube.bracket import nearest
 from xtec.cube.chunks import Shape
 from xtec.cube.packing import Packing
+from xtec.cube.progress import is_watched
 from xtec.cube.sampling import Sample, take
 from xtec.cube.target import Calibration, Target
 from xtec.errors import InputError
@@ -65,7 +66,9 @@ def calibrate(
     last = config.levels - 1
     sample, trials = take(variable, chunk, packing), dict[int, _Trial]()
     decades = math.log10(config.compression(last) / config.compression(0))
-    with tqdm(desc=f"choosing for {target}", unit=" trials", disable=not progress) as bar:
+    with tqdm(
+        desc=f"choosing for {target}", unit=" trials", disable=not (progress and is_watched())
+    ) as bar:
 
         def figure(level: int) -> float:
             if level not in trials:

@@ -96,6 +96,12 @@ class Existing:
                 "Take it from the store, or drop it with .drop_vars() if it does not matter."
             )
 
+    def encoded(self, name: Hashable, variable: xr.Variable) -> xr.Variable:
+        """Say how the store packs a variable, so that it is packed so when it is written."""
+        theirs = self.dataset.variables[name].encoding
+        form = {key: theirs[key] for key in PACKED if key in theirs}
+        return xr.Variable(variable.dims, variable.data, {}, form)
+
     def storable(self, name: Hashable, variable: xr.Variable) -> xr.Variable:
         """Bring a variable into the form that the store takes, and check that nothing is lost.
 

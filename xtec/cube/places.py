@@ -61,11 +61,35 @@ def restore(path: Path) -> None:
             old.rename(path.resolve())
 
 
-def tidy(path: Path) -> None:
+def tidy(path: Path, keep: Path | None = None) -> None:
     """Remove what runs to this place left. A run that still writes there is told when it ends."""
     for kind in (UNFINISHED, REPLACED):
         for folder in leftovers(path, kind):
-            shutil.rmtree(folder, ignore_errors=True)
+            if folder != keep:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def claim(left: Path, place: Path) -> None:
+    """Take over what another run left, without the files that it was writing when it ended.
+
+    Raises
+    ------
+    InputError
+        It is gone: another run was faster.
+    """
+    try:
+        left.rename(place)
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{left} was taken over or removed by another run; let only one at a time write there."
+        ) from error
+    sweep(place)
+
+
+def sweep(folder: Path) -> None:
+    """Remove files that Zarr did not finish: it renames them when they are whole."""
+    for file in folder.rglob("*.partial"):
+        file.unlink(missing_ok=True)
 
 
 def settle(written: Path, path: Path, run: str, *, overwrite: bool) -> None:

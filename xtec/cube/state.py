@@ -23,7 +23,7 @@ WRITING, APPENDING = "writing", "appending"
 
 NOTES = {
     WRITING: "chunks may be missing and read as no data; the write goes on or was interrupted: "
-    "write it again with overwrite=True",
+    "go on with resume=True, or write it again with overwrite=True",
     APPENDING: "an append goes on or was interrupted; the dates that were there before are whole. "
     "If nothing writes to it any more, ds.tec.append(store, recover=True) removes what was left",
 }

@@ -24,6 +24,12 @@ def settings_of(variable: xr.Variable | xr.DataArray) -> Settings | None:
     return codec.settings if codec else None
 
 
+def is_told(variable: xr.Variable) -> bool:
+    """Whether the user was told already that what is going to be coded was decoded before."""
+    codec = _codec_in(variable.encoding)
+    return codec is not None and codec.told
+
+
 def codec_of_array(array: "zarr.Array[Any]") -> TecCodec | TecSerializer | None:
     """Find the codec of an array; None where it is not ours."""
     return _codec_in({"serializer": array.serializer, "compressors": array.compressors})

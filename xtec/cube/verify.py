@@ -7,7 +7,6 @@ nothing but its verdict.
 Below: pieces, pairing, stored, state, carrying, shelf, errors. Above: accessor, cli.
 """
 
-import contextlib
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import reduce
@@ -24,6 +23,7 @@ from numpy.typing import NDArray
 from xtec.cube.pairing import Against, Pair, Part
 from xtec.cube.pieces import Place, file_of, is_stored, places, region
 from xtec.cube.places import local_path
+from xtec.cube.progress import of_tasks
 from xtec.cube.report import coded_variable
 from xtec.cube.state import Unfinished
 from xtec.cube.stored import array_of, codec_of_array
@@ -136,7 +136,7 @@ def verify(
     faults = list(_damaged_models(root))
     if not faults:
         _require_models(coded)
-    with _bar(shown=progress):
+    with of_tasks("verifying", shown=progress):
         plain = _read_all(array for array in arrays if array not in coded)
         faults += [look.fault for look in plain if look.fault]
         # Coordinates that cannot be read cannot be compared either.
@@ -253,12 +253,3 @@ def _look(
 
 def _reason(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
-
-
-def _bar(*, shown: bool) -> contextlib.AbstractContextManager[Any]:
-    if not shown:
-        return contextlib.nullcontext()
-    from tqdm.dask import TqdmCallback
-
-    bar: contextlib.AbstractContextManager[Any] = TqdmCallback(desc="verifying", unit="task")
-    return bar

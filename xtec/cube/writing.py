@@ -3,7 +3,8 @@
 A store is written beside its place or, where that cannot be, says that it is unfinished until it is
 whole (`places`, `state`).
 
-Below: prepare, carrying, places, state, stored, errors. Above: adding, accessor.
+Below: prepare, blocks, carrying, places, progress, resuming, state, stored, errors.
+Above: adding, accessor.
 """
 
 import contextlib
@@ -15,22 +16,26 @@ from typing import Any
 
 import xarray as xr
 import zarr
-from tqdm import TqdmWarning
 from zarr.errors import ContainsArrayError, ContainsGroupError
 
-from xtec.cube import carrying, places, state
+from xtec.cube import blocks, carrying, places, resuming, state
 from xtec.cube.carrying import NOISE
 from xtec.cube.places import local_path
+from xtec.cube.progress import run
 from xtec.cube.state import WRITING, Unfinished
-from xtec.cube.stored import arrays_behind, settings_of
+from xtec.cube.stored import arrays_behind, is_told, settings_of
 from xtec.errors import InputError
 
 ZARR_FILES = ("zarr.json", ".zgroup", ".zarray", ".zmetadata", ".zattrs")
 """By one of these a folder is known as a Zarr store."""
 
 
-def refuse_to_spoil(source: xr.Dataset, store: Any, *, overwrite: bool) -> None:
+def refuse_to_spoil(
+    source: xr.Dataset, store: Any, *, overwrite: bool, resume: bool = False
+) -> None:
     """Stop before anything is deleted or mixed up.
+
+    With `resume` a store may be there, unless one that was to replace it was begun beside it.
 
     Raises
     ------
@@ -50,7 +55,8 @@ def refuse_to_spoil(source: xr.Dataset, store: Any, *, overwrite: bool) -> None:
         raise InputError(
             f"{path} exists and is no Zarr store; only stores are replaced. Choose another."
         )
-    if not overwrite and any(path.iterdir()):
+    resume = resume and not any(places.leftovers(path))
+    if not overwrite and not resume and any(path.iterdir()):
         raise InputError(f"{path} exists; choose another, or pass overwrite=True to replace it.")
     if any(place.is_relative_to(path.resolve()) for place in _places(source)):
         raise InputError(
@@ -67,6 +73,7 @@ def write(
     overwrite: bool,
     progress: bool,
     embed_weights: bool | None = None,
+    resume: bool = False,
 ) -> xr.Dataset:
     """Encode and write everything, then open what was written.
 
@@ -79,25 +86,44 @@ def write(
     ------
     InputError
         The store exists and may not be overwritten, or pixels turn out not to fit. In the latter
-        case what was there before is still there, if it lies in a folder of this machine.
+        case what was there before is still there, if it lies in a folder of this machine. Or what
+        is to be resumed was begun otherwise.
     """
-    _try_one_block(prepared)
-    unfinished = Unfinished(WRITING, secrets.token_hex(4))
     path = local_path(store)
-    place = None if path is None else places.beside(path, unfinished.run)
     target = store if path is None or not isinstance(store, str | Path) else str(path)
+    begun = None
+    if resume:
+        with quiet():
+            begun = resuming.find(
+                prepared, target, path, zarr_format, overwrite=overwrite, weights=embed_weights
+            )
+    if begun is not None and begun.whole:
+        return _open(prepared, target)
+    unfinished = Unfinished(WRITING, secrets.token_hex(4))
+    in_place = path is None or (begun is not None and begun.folder is None)
+    place = None if path is None or in_place else places.beside(path, unfinished.run)
+    written = target if place is None else str(place)
+    layout = begun.layout if begun is not None else None
+    if begun is not None and layout is not None:
+        resuming.take_over(begun, written, place, unfinished)
+    else:
+        _try_one_block(prepared)
     if path is not None:
-        places.tidy(path)
+        places.tidy(path, keep=place)
     try:
-        _write(
-            prepared,
-            target if place is None else str(place),
-            unfinished,
-            zarr_format,
-            overwrite=overwrite,
-            progress=progress,
-            embed_weights=embed_weights,
-        )
+        with quiet():
+            if layout is None:
+                # What was begun in place, and has no pixels yet, may go.
+                anew = overwrite or (begun is not None and in_place)
+                _lay_out(prepared, written, unfinished, zarr_format, overwrite=anew)
+            else:
+                resuming.complete(written, layout)
+            carrying.embed(prepared, written, zarr_format, weights=embed_weights)
+        _write_blocks(prepared, written, shown=progress, resume=layout is not None)
+        with quiet():
+            state.require_own(written, unfinished)
+            zarr.consolidate_metadata(written, zarr_format=zarr_format)  # type: ignore[arg-type]
+            state.end(written)
         if path is not None and place is not None:
             places.settle(place, path, unfinished.run, overwrite=overwrite)
     except BaseException as error:
@@ -106,37 +132,29 @@ def write(
     return _open(prepared, target)
 
 
-def _write(
-    prepared: xr.Dataset,
-    store: Any,
-    unfinished: Unfinished,
-    zarr_format: int,
-    *,
-    overwrite: bool,
-    progress: bool,
-    embed_weights: bool | None,
-) -> None:
-    """Write everything to a store that says so until it is whole."""
-    prepared = prepared.assign_attrs(unfinished.to_attribute())
-    with quiet():
-        task = _lay_out(prepared, store, zarr_format, overwrite=overwrite)
-        carrying.embed(prepared, store, zarr_format, weights=embed_weights)
-    with progress_bar(shown=progress):
-        task.compute()
-    with quiet():
-        state.require_own(store, unfinished)
-        zarr.consolidate_metadata(store, zarr_format=zarr_format)  # type: ignore[arg-type]
-        state.end(store)
+def _write_blocks(prepared: xr.Dataset, store: Any, *, shown: bool, resume: bool) -> None:
+    """Write what is lazy; of compressed variables only what is not stored whole."""
+    group = zarr.open_group(store, mode="r+", use_consolidated=False)
+    jobs = []
+    for name, variable in blocks.lazy(prepared.variables).items():
+        array = group[str(name)]
+        assert isinstance(array, zarr.Array)  # noqa: S101 - it was laid out
+        coded = settings_of(variable) is not None
+        stored = resuming.sizes_stored(array) if resume and coded else None
+        told = is_told(variable)
+        jobs.append(blocks.job(variable, array, stored=stored, counted=coded, told=told))
+    run(jobs, shown=shown)
 
 
 def _what_is_left(store: Any, place: Path | None) -> str:
     if place is None:
         return (
-            f"what is in {store} may be incomplete, and then says so; overwrite=True replaces it."
+            f"what is in {store} may be incomplete, and then says so; resume=True goes on with it, "
+            "overwrite=True replaces it."
         )
     return (
-        f"nothing of it is in {store}. An incomplete store is left in {place}; the next write to "
-        f"{store} removes it."
+        f"nothing of it is in {store}. An incomplete store is left in {place}; resume=True goes on "
+        f"with it, another write to {store} removes it."
     )
 
 
@@ -161,10 +179,12 @@ def _try_one_block(prepared: xr.Dataset) -> None:
             variable.data.blocks[middle].compute()
 
 
-def _lay_out(prepared: xr.Dataset, store: Any, zarr_format: int, *, overwrite: bool) -> Any:
-    """Write metadata and coordinates; give the task that writes the rest."""
+def _lay_out(
+    prepared: xr.Dataset, store: Any, unfinished: Unfinished, zarr_format: int, *, overwrite: bool
+) -> None:
+    """Write metadata and all that is not lazy to a store that says so until it is whole."""
     try:
-        return prepared.to_zarr(
+        blocks.hollow(prepared).assign_attrs(unfinished.to_attribute()).to_zarr(
             store,
             mode="w" if overwrite else "w-",
             zarr_format=zarr_format,
@@ -193,16 +213,3 @@ def quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", NOISE)
         yield
-
-
-def progress_bar(*, shown: bool) -> contextlib.AbstractContextManager[Any]:
-    """Show a bar over Dask's tasks; schedulers on other machines show their own."""
-    if not shown:
-        return contextlib.nullcontext()
-    with warnings.catch_warnings():
-        # In a notebook without widgets tqdm says so at length; the bar is then one of text.
-        warnings.simplefilter("ignore", TqdmWarning)
-        from tqdm.dask import TqdmCallback
-
-        bar: contextlib.AbstractContextManager[Any] = TqdmCallback(desc="compressing", unit="task")
-        return bar

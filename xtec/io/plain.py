@@ -3,15 +3,15 @@
 Below: cube, errors. Above: cli.
 """
 
-import contextlib
 from pathlib import Path
 from typing import Any
 
 import xarray as xr
 
+from xtec.cube.progress import of_tasks
 from xtec.cube.storable import KEPT
 from xtec.cube.stored import settings_of
-from xtec.cube.writing import progress_bar, quiet, refuse_to_spoil
+from xtec.cube.writing import quiet, refuse_to_spoil
 from xtec.errors import InputError
 
 NEEDLESS = ("tec_install", "tec_format_version", "tec_model", "tec_model_digest")
@@ -64,9 +64,8 @@ def to_plain_zarr(
         if variable.chunks and "chunks" in variable.encoding:
             variable.encoding["chunks"] = tuple(sizes[0] for sizes in variable.chunks)
     plain.attrs = {key: value for key, value in cube.attrs.items() if key not in NEEDLESS}
-    bar = progress_bar(shown=True) if progress else contextlib.nullcontext()
     target = str(store) if isinstance(store, Path) else store
-    with quiet(), bar:
+    with quiet(), of_tasks("exporting", shown=progress):
         plain.to_zarr(target, mode="w" if overwrite else "w-", zarr_format=_version(zarr_format))
 
 
