@@ -32,6 +32,7 @@ demo: $(VENV)/installed
 
 test: $(VENV)/installed-test lint types
 	$(PYTEST) -n $(JOBS) -m "not slow" --cov --cov-fail-under=90 $(PYTEST_ARGS)
+	$(RUN) -m coverage report --fail-under=100 --include="xtec/coding/*,xtec/codec.py"
 
 test-slow: $(VENV)/installed-test
 	$(PYTEST) -m slow $(PYTEST_ARGS)

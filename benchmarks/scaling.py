@@ -13,6 +13,7 @@ Below: common, random_tt.
 """
 
 import argparse
+import multiprocessing
 import os
 import resource
 import signal
@@ -114,21 +115,20 @@ class Job:
         array = xr.DataArray(data, dims=("time", "band", "y", "x"), coords={"band": names})
         return array.to_dataset(name="dn")
 
-    def write(self, side: int, name: str) -> tuple[float, Path]:
+    def write(self, side: int, name: str, *, resume: bool = False) -> tuple[float, Path]:
         """Compress; MB/s and the store."""
         cube, store = self.cube(side), self.folder / name
         begin = time.perf_counter()
-        self.task(cube, store).compute()
-        return cube.dn.nbytes / MB / (time.perf_counter() - begin), store
-
-    def task(self, cube: xr.Dataset, store: Path) -> Any:
-        """Metadata now, pixels when it is computed."""
-        made = cube.tec.compress(
+        cube.tec.compress(
+            store,
             model=self.model,
             compression=self.compression,
             chunks={"time": DATES, "y": self.tile, "x": self.tile},
+            overwrite=True,
+            resume=resume,
+            progress=False,
         )
-        return made.to_zarr(store, mode="w", compute=False, consolidated=False)
+        return cube.dn.nbytes / MB / (time.perf_counter() - begin), store
 
     def chunks(self, count: int) -> list[np.ndarray[Any, Any]]:
         """Some chunks of the scene, in memory."""
@@ -249,25 +249,50 @@ def _peak_mb() -> float:
 
 
 def killed(job: Job, _options: argparse.Namespace) -> list[Line]:
-    """One of two workers dies in the middle of a job."""
-    import distributed
-
-    with cluster(2, job) as client:
+    """A worker dies in the middle of a job, then a client."""
+    with cluster(2, job) as client, ThreadPoolExecutor(1) as pool:
         _, store = job.write(job.side, "whole.zarr")
-        expected, other = _files(store), job.folder / "killed.zarr"
-        running = client.compute(job.task(job.cube(job.side), other))
-        while len(_files(other)) < len(expected) // 4 and not running.done():
-            time.sleep(0.02)
-        before = len(_files(other))
+        expected = _files(store)
+        running = pool.submit(job.write, job.side, "worker.zarr")
+        before = _wait_for(job.folder, "worker.zarr", len(expected) // 4)
         os.kill(next(iter(client.run(os.getpid).values())), signal.SIGKILL)
-        distributed.wait(running)
-        found, status = _files(other), running.status
+        _, other = running.result()
+    equal = _files(other) == expected
     return [
-        Line("a worker killed with", f"{before} of {len(expected)} chunks stored"),
-        Line("the job", status, "finished", status == "finished"),
-        Line("the store", "equal" if found == expected else "different", "equal",
-             found == expected),
-    ]  # fmt: skip
+        Line("a worker killed with", f"{len(before)} of {len(expected)} chunks stored"),
+        Line("the store", "equal" if equal else "different", "equal", equal),
+        *_client_killed(job, expected),
+    ]
+
+
+def _client_killed(job: Job, expected: dict[str, bytes]) -> list[Line]:
+    client = multiprocessing.get_context("spawn").Process(
+        target=job.write, args=(job.side, "client.zarr")
+    )
+    client.start()
+    _wait_for(job.folder, "client.zarr", len(expected) // 4)
+    client.kill()
+    client.join()
+    before = _wait_for(job.folder, "client.zarr", 0)
+    _, store = job.write(job.side, "client.zarr", resume=True)
+    after = _wait_for(job.folder, "client.zarr", 0)
+    again = sum(after[name] != written for name, written in before.items())
+    equal = _files(store) == expected
+    return [
+        Line("a client killed with", f"{len(before)} of {len(expected)} chunks stored"),
+        Line("of these, written again by resume=True", str(again), "0", again == 0),
+        Line("the store", "equal" if equal else "different", "equal", equal),
+    ]
+
+
+def _wait_for(folder: Path, store: str, count: int) -> dict[str, int]:
+    """The chunks of a store, finished or not, once there are so many; when they were written."""
+    while True:
+        places = (p for p in folder.glob(f"{store}*/dn/c/**/*") if p.suffix != ".partial")
+        found = {str(p).partition("/dn/c/")[2]: p.stat().st_mtime_ns for p in places if p.is_file()}
+        if len(found) >= count:
+            return found
+        time.sleep(0.02)
 
 
 def _files(store: Path) -> dict[str, bytes]:
