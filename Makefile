@@ -31,7 +31,7 @@ demo: $(VENV)/installed
 	$(RUN) -m xtec.cli demo
 
 test: $(VENV)/installed-test lint types
-	$(PYTEST) -n $(JOBS) -m "not slow" --cov --cov-fail-under=90 $(PYTEST_ARGS)
+	$(PYTEST) -n $(JOBS) --dist loadfile -m "not slow" --cov --cov-fail-under=90 $(PYTEST_ARGS)
 	$(RUN) -m coverage report --fail-under=100 --include="xtec/coding/*,xtec/codec.py"
 
 test-slow: $(VENV)/installed-test
@@ -43,7 +43,7 @@ test-oldest:
 	$(VENV)-oldest/bin/python -m pip install -q packaging
 	$(VENV)-oldest/bin/python tests/oldest.py > $(VENV)-oldest/constraints.txt
 	$(VENV)-oldest/bin/python -m pip install $(CONSTRAINTS) -c $(VENV)-oldest/constraints.txt -e ".[test]"
-	OMP_NUM_THREADS=1 $(VENV)-oldest/bin/python -m pytest -n $(JOBS) -m "not slow" $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(VENV)-oldest/bin/python -m pytest -n $(JOBS) --dist loadfile -m "not slow" $(PYTEST_ARGS)
 
 lint: $(VENV)/installed-test
 	$(RUN) -m ruff check .

@@ -14,13 +14,11 @@ import zarr
 from zarr.storage import MemoryStore
 
 from tests.models import BEST
-from tests.test_faults import RUN, elsewhere, files, names  # noqa: F401 - a fixture
+from tests.test_faults import BANDS, CHUNKS, RUN, elsewhere, files, names  # noqa: F401
 from xtec import codec, sample, zarr_v2, zarr_v3
 from xtec.cube import places, state
 from xtec.errors import InputError
 
-BANDS = ("B02", "B04", "B08")
-CHUNKS = {"time": 2, "y": 16, "x": 16}
 SHARDS = {"time": 4, "y": 16, "x": 32}
 LAYOUTS = [{"zarr_format": 2}, {}, {"shards": SHARDS}]
 """In chunks of format 2 and 3: 2 x 2 x 2; in shards of 2 x 2 chunks: 1 x 2 x 1."""
