@@ -15,9 +15,10 @@ from zarr.core.sync import sync
 from zarr.storage import FsspecStore, ObjectStore
 
 from tests.models import BEST
-from xtec import codec, sample, zarr_v2, zarr_v3
+from xtec import aside, codec, sample, zarr_v2, zarr_v3
 from xtec.cube import state
 from xtec.errors import InputError, UnfinishedStoreWarning
+from xtec.shelf import CarryingStore
 
 BANDS = ("B02", "B04", "B08")
 CHUNKS = {"time": 2, "y": 16, "x": 16}
@@ -143,6 +144,24 @@ def test_compress_open_info_append_and_write(original, options, place, expected,
         assert np.abs(again.reflectance.astype(int) - original.reflectance.astype(int)).max() < 99
     original.tec.compress(place, **options, zarr_format=zarr_format, overwrite=True)
     assert content(place) == expected[zarr_format]
+
+
+def test_a_store_made_in_a_thread_of_our_number_is_still_not_ours(bucket):
+    address, name = bucket
+    filesystem, options = s3(address)
+    filesystem.makedirs(name, exist_ok=True)
+
+    async def made():
+        return FsspecStore.from_url(f"s3://{name}/{uuid.uuid4().hex}", storage_options=options)
+
+    async def listed(store):
+        return [key async for key in aside.own(store).list()]
+
+    store = aside.run(made())
+    zarr.create_array(store, shape=1, dtype="uint8")  # so the file system is Zarr's loop's
+    for wrapped in (store, CarryingStore(store)):
+        assert "zarr.json" in aside.run(listed(wrapped))
+    assert aside.own(store).fs is aside.own(store).fs is not store.fs
 
 
 def _is_chunk(key):

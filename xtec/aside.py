@@ -7,14 +7,15 @@ Below: nothing. Above: shelf.
 """
 
 import asyncio
+import copy
 import os
-import pickle
 import threading
 from collections.abc import Coroutine
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any, TypeVar
 
-from zarr.storage import FsspecStore
+from fsspec import AbstractFileSystem
+from zarr.storage import FsspecStore, WrapperStore
 
 R = TypeVar("R")
 
@@ -27,12 +28,15 @@ def run(work: Coroutine[Any, Any, R]) -> R:
 
 
 def own(store: Any) -> Any:
-    """A store as the loop that this is called in may use it.
-
-    A file system of fsspec belongs to the loop that it was first used in; unpickled it is another
-    in every thread.
-    """
-    return pickle.loads(pickle.dumps(store)) if isinstance(store, FsspecStore) else store  # noqa: S301
+    """A store as our loop may use it."""
+    if not isinstance(store, FsspecStore | WrapperStore):
+        return store
+    ours: Any = copy.copy(store)
+    if isinstance(store, FsspecStore):
+        ours.fs = _our_file_system(store.fs)
+    else:
+        ours._store = own(store._store)  # noqa: SLF001  as its class tells those who wrap
+    return ours
 
 
 _starting = threading.Lock()
@@ -45,6 +49,24 @@ def _loop() -> asyncio.AbstractEventLoop:
     return loop
 
 
+@cache
+def _our_file_system(theirs: Any) -> Any:
+    """One made alike, for a file system of fsspec belongs to the loop that it was first used in.
+
+    It may lie within another. Not one of those that fsspec keeps: it keeps them by thread, and
+    the numbers of threads that have ended return.
+    """
+
+    def ours(argument: Any) -> Any:
+        inner = isinstance(argument, AbstractFileSystem)
+        return _our_file_system(argument) if inner else argument
+
+    options = {name: ours(value) for name, value in theirs.storage_options.items()}
+    made: Any = type(theirs)
+    return made(*map(ours, theirs.storage_args), **options, skip_instance_cache=True)
+
+
 # A forked process has no threads but its own.
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_loop.cache_clear)
+    os.register_at_fork(after_in_child=_our_file_system.cache_clear)
