@@ -545,3 +545,18 @@ def test_latents_and_residual_go_together(model, keep):
         change = {"residual": bytes([2]) + stream.residual[1:]}
     with pytest.raises(CorruptStreamError, match="does not go with"):
         decode_chunk(container.pack(dataclasses.replace(stream, **change)))
+
+
+def test_only_checked_needs_no_network_and_misses_no_damage(plain, monkeypatch):
+    chunk = scene()
+    data = encode_chunk(chunk, plain)
+    monkeypatch.setattr(codec, "_engine", None)
+    with codec.only_checked():
+        found = decode_chunk(data)
+        with pytest.raises(CorruptStreamError):
+            decode_chunk(data[:60] + bytes([data[60] ^ 4]) + data[61:])
+    assert found.shape == chunk.shape
+    assert found.dtype == chunk.dtype
+    assert not found.any()
+    with pytest.raises(TypeError):
+        decode_chunk(data)  # the network is asked for again
