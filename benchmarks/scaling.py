@@ -156,6 +156,7 @@ def cluster(workers: int, job: Job) -> Iterator[Any]:
 
     options = {"n_workers": workers, "threads_per_worker": 1, "processes": True}
     with (
+        environment(),  # Dask leaves in it what it sets for its workers
         LocalCluster(**options, memory_limit=0, dashboard_address=":0") as local,
         Client(local) as client,
     ):
@@ -164,14 +165,15 @@ def cluster(workers: int, job: Job) -> Iterator[Any]:
 
 
 @contextmanager
-def of_threads(count: int) -> Iterator[None]:
-    """Processes that start within have so many threads."""
-    before = os.environ["OMP_NUM_THREADS"]
-    os.environ["OMP_NUM_THREADS"] = str(count)
+def environment(**changes: str) -> Iterator[None]:
+    """Variables for processes that start within; afterwards all are what they were before."""
+    before = dict(os.environ)
+    os.environ.update(changes)
     try:
         yield
     finally:
-        os.environ["OMP_NUM_THREADS"] = before
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def workers(job: Job, options: argparse.Namespace) -> list[Line]:
@@ -191,7 +193,7 @@ def workers(job: Job, options: argparse.Namespace) -> list[Line]:
 
 def together(job: Job, options: argparse.Namespace) -> list[Line]:
     """Sixteen concurrent chunks beside chunk after chunk, in one process of two threads."""
-    with of_threads(2):
+    with environment(OMP_NUM_THREADS="2"):
         found = alone(_together, job, options.repeats)
     lines = []
     for what, (one_by_one, at_once) in found.items():

@@ -2,7 +2,10 @@
 
 import os
 import pickle
+import platform
 import signal
+import subprocess
+import sys
 import time
 from dataclasses import astuple
 from pathlib import Path
@@ -32,6 +35,37 @@ distributed = pytest.importorskip("distributed")
 
 BANDS = ["B02", "B04", "B08"]
 CHUNKS = {"time": 2, "y": 64, "x": 64}
+
+
+FAULTS = """
+import resource
+import numpy as np
+from xtec.cluster.ready import keep_memory
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(100):
+        np.ones(1 << 20, np.uint8)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+before = faults()
+keep_memory()
+faults()
+print(before, faults())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
+def test_what_is_freed_stays_though_dasks_nanny_says_otherwise():
+    environment = os.environ | dask.config.get("distributed.nanny.pre-spawn-environ")
+    environment = {name: str(value) for name, value in environment.items()}
+    assert "MALLOC_TRIM_THRESHOLD_" in environment
+    command = [sys.executable, "-c", FAULTS]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    pages = 100 * (1 << 20) // os.sysconf("SC_PAGE_SIZE")
+    before, after = map(int, done.stdout.split())
+    assert before >= pages
+    assert after < pages / 20
 
 
 @pytest.fixture(scope="module")
