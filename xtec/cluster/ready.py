@@ -25,9 +25,9 @@ one of Dask's threads codes its block in one call, and no more of them at a time
 threads."""
 
 KEPT_BYTES = 1 << 26
-LARGEST_KEPT_BYTES = 1 << 25
-"""Of memory that was freed so much stays with the process, for each of the C library's arenas, and
-arrays up to this size are made of it. Without Dask glibc comes to the same numbers by itself."""
+LARGEST_KEPT_BYTES = 1 << 22
+"""Of memory that was freed so much stays with each arena of the C library; arrays above the second
+size are not made of it: larger ones would tear holes in it that nothing else fits into."""
 
 CONCURRENCY = 32
 """Calls of Zarr under way in a process with a GPU, where those that wait form batches."""
