@@ -18,10 +18,21 @@ rm -rf dist
 python=$empty/venv/bin/python
 packages='import sysconfig; print(sysconfig.get_path("purelib"))'
 ln -s "$("$tools" -c "$packages")"/{torch,torchgen,functorch,torch-*.dist-info} "$("$python" -c "$packages")"
-"$python" -m pip --disable-pip-version-check install -q --no-compile dist/*.whl
+"$python" -m pip --disable-pip-version-check install -q --no-compile "$(echo dist/*.whl)[plot]"
 "$python" -m pip check
 
 cp tests/typed_client.py "$empty"
+"$tools" - "$empty" <<'EOF' # what docs/tutorial.md shows, and a product of ESA to show it on
+import sys
+from pathlib import Path
+
+sys.path.insert(0, "")
+from tests.test_documents import PAGES, product, script
+
+folder = Path(sys.argv[1])
+product(folder)
+(folder / "tutorial.py").write_text(script(PAGES["docs/tutorial.md"]))
+EOF
 cd "$empty"
 venv/bin/xtec demo --size 128 --dates 2
 "$python" - <<'EOF'
@@ -34,4 +45,6 @@ import xtec
 assert xtec.__file__.startswith(sys.prefix), xtec.__file__
 print("The wheel reads", opened.tec.info().shape, "from", xtec.__file__)
 EOF
+MPLBACKEND=agg "$python" tutorial.py
+ls cube.png tiffs/*.tif
 "$tools" -m mypy --strict --cache-dir "$empty/cache" --python-executable "$python" typed_client.py
