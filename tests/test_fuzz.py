@@ -56,7 +56,7 @@ def seed_of(everything, name):
 def test_a_minute_of_fuzzing():
     """In a process with bounded memory; it says what came out, or ends with what must not."""
     done = subprocess.run(
-        [sys.executable, "-m", "tests.fuzz", "--count", "3000", "--seed", "CI"],
+        [sys.executable, "-m", "tests.fuzz", "--count", "6000", "--seed", "CI"],
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -66,7 +66,7 @@ def test_a_minute_of_fuzzing():
             r"(damaged|forged|the same) +(.*\w) +(\d+)\n", done.stdout
         )
     }
-    assert sum(counts.values()) == 3000
+    assert sum(counts.values()) == 6000
     for outcome in ("CorruptStreamError", "NewerFormatError", "WrongModelError", "decoded"):
         assert counts["forged", outcome] > 10
     for outcome in ("CorruptStreamError", "TruncatedStreamError"):
