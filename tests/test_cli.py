@@ -68,7 +68,7 @@ def test_the_demo_writes_a_store_that_another_process_opens(tmp_path, capsys):
     assert captured.err == ""  # no bar where nobody watches
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert bits.read_bytes().startswith(b"\x89PNG")
-    code = f"import xarray as xr; print(xr.open_zarr({str(store)!r}).sizes)"
+    code = f"import xarray as xr; print(xr.open_zarr({str(store)!r}).reflectance.sizes)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "'time': 2, 'band': 13, 'y': 64, 'x': 64" in done.stdout
 

@@ -33,7 +33,7 @@ def other(cube):
     """The cube with an error of 100 DN in every valid pixel, and one of 900."""
     changed = cube.copy(deep=True)
     changed["reflectance"] += (100 * (cube.reflectance > 0)).astype(np.uint16)
-    changed.reflectance[1, 3, 30, 50] += 800
+    changed.reflectance[1, 3, 30, 50] += np.uint16(800)
     return changed
 
 

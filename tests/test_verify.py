@@ -209,7 +209,7 @@ def test_an_unfinished_store_is_not_well(store):
 
 def test_a_broken_bound_and_a_lost_pixel_are_found(whole, original):
     other = original.copy(deep=True)
-    other.reflectance[0, 1, 3, 40] += 500
+    other.reflectance[0, 1, 3, 40] += np.uint16(500)
     against = verify(whole, other).against
     assert against.bound_kept is False
     assert against.max_error["B04"] > 400

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from distributed import Client
 
 
+FORMAT = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} chunks, {remaining} left{postfix}"
+"""Short enough for 80 columns, of which tqdm would cut off the end."""
+
+
 def run(jobs: Sequence[Job], *, shown: bool) -> None:
     """Do all tasks of all jobs.
 
@@ -75,8 +79,7 @@ class Bar:
             from tqdm.auto import tqdm
 
             self._bar = tqdm(
-                desc="compressing",
-                unit=" chunks",
+                bar_format=FORMAT,
                 total=self.total.chunks,
                 initial=self.before.chunks,
                 disable=not shown,
@@ -94,7 +97,7 @@ class Bar:
         speed = (n / seconds / 1e6 for n in (self.now.raw_bytes, self.now.stored_bytes))
         all_of_it = self.before + self.now
         ratio = all_of_it.raw_bytes / all_of_it.stored_bytes if all_of_it.stored_bytes else None
-        said = "{:.3g} MB/s in, {:.3g} MB/s out".format(*speed)
+        said = "{:.3g} MB/s in, {:.3g} out".format(*speed)
         return said if ratio is None else f"{said}, ratio {ratio:.1f}"
 
     def __enter__(self) -> Self:
