@@ -12,6 +12,7 @@ from hypothesis import settings
 
 from tests.models import BEST, context_network, write_weights
 from xtec import sample
+from xtec.models import registry
 from xtec.settings import Settings
 
 # The first call of a compiled function takes seconds, and continuous integration is slow.
@@ -44,6 +45,13 @@ def real_cubes(real_data):
         return xr.DataArray(data, dims=dims, coords={"band": about["bands"]}, name="dn")
 
     return read
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _stores_are_forgotten():
+    """A store that one file opened may be gone when the next one looks for a model."""
+    yield
+    registry._shelves.clear()
 
 
 @pytest.fixture(scope="session")

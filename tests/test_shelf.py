@@ -164,6 +164,20 @@ def test_the_stores_opened_last_are_remembered(monkeypatch):
     assert [shelf.store for shelf in registry._shelves] == ["3", "4", "2"]
 
 
+def test_a_store_that_is_out_of_reach_hides_no_other(stores):
+    """Whatever its error is; it is told where nothing was found."""
+
+    def unreachable(_start):
+        raise OSError("the network is down")
+
+    path, pixels = stores["shards"]
+    opened = xtec.open_zarr(path, chunks=None)
+    registry.offer(unreachable)
+    assert same(opened.reflectance.values, pixels)
+    with pytest.raises(WrongModelError, match="not be asked: the network is down"):
+        registry.find(bytes(8))
+
+
 def test_all_threads_of_zarr_may_wait_for_one_model(stores, tmp_path):
     """It has one here, which decodes: another must read the model."""
     path, pixels = stores["shards"]

@@ -109,11 +109,12 @@ def find(prefix: bytes, hint: str | None = None, shelf: Shelf | None = None) -> 
     for card in (*_used.values(), *_lent.values()):
         if card.digest.startswith(start):
             return card
-    shelves = [shelf, *_shelves] if shelf else [*_shelves]
-    for path in _named(hint, own=bool(shelves)):
+    for path in _named(hint, own=bool(shelf or _shelves)):
         if weights.digest(path).startswith(start):
             return read_card(path)
-    lent = next(filter(None, (ask(start) for ask in shelves)), None)
+    lent, failed = shelf(start) if shelf else None, ""
+    if lent is None:
+        lent, failed = _ask_others(start)
     if lent is not None:
         return lend(lent)
     one = official.BY_NAME.get(hint or "")
@@ -126,7 +127,7 @@ def find(prefix: bytes, hint: str | None = None, shelf: Shelf | None = None) -> 
     named = f" (called {hint!r} where it was written)" if hint else ""
     raise WrongModelError(
         f"this was written with the model of digest {start}...{named}, which is not among "
-        f"{sorted(known())}. {advice}"
+        f"{sorted(known())}. {advice}{failed}"
     )
 
 
@@ -146,6 +147,20 @@ def lend(path: Path) -> Card:
     card = read_card(path)
     _lent[card.digest] = card
     return card
+
+
+def _ask_others(start: str) -> tuple[Path | None, str]:
+    """A weights file from a store of before; else what to say of those that gave an error."""
+    failed = []
+    for shelf in _shelves:
+        try:
+            found = shelf(start)
+        except Exception as error:  # noqa: BLE001 - whatever is wrong there, another may have it
+            failed.append(f" A store that was opened before could not be asked: {error}")
+        else:
+            if found is not None:
+                return found, ""
+    return None, "".join(failed)
 
 
 def _fetch(start: str, one: Checkpoint) -> tuple[Card | None, str]:
