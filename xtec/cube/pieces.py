@@ -39,11 +39,11 @@ def grid(shape: tuple[int, ...], unit: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(-(-size // step) for size, step in zip(shape, unit, strict=True))
 
 
-def region(array: "zarr.Array[Any]", place: Place) -> tuple[slice, ...]:
-    """What a chunk holds of the array; beyond its edge there is nothing."""
+def region(shape: tuple[int, ...], unit: tuple[int, ...], place: Place) -> tuple[slice, ...]:
+    """What a chunk, or a shard, holds of an array; beyond its edge there is nothing."""
     return tuple(
         slice(number * step, min((number + 1) * step, size))
-        for number, step, size in zip(place, array.chunks, array.shape, strict=True)
+        for number, step, size in zip(place, unit, shape, strict=True)
     )
 
 

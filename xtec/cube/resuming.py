@@ -3,7 +3,7 @@
 What is compared is what the store says: all metadata, and the values of coordinates and of other
 variables that are not lazy. The pixels of the source are not: whoever resumes gives the same cube.
 
-Below: blocks, places, state, stored, zarr_v3, codec, errors. Above: writing.
+Below: blocks, pieces, places, state, stored, zarr_v3, codec, errors. Above: writing.
 """
 
 import json
@@ -25,6 +25,7 @@ from zarr.storage import MemoryStore
 from xtec.codec import only_checked
 from xtec.cube import places, state
 from xtec.cube.blocks import hollow, unit_of
+from xtec.cube.pieces import grid, region
 from xtec.cube.state import WRITING, Unfinished
 from xtec.cube.stored import codec_of_array, settings_of
 from xtec.errors import InputError
@@ -161,8 +162,7 @@ def sizes_stored(array: "zarr.Array[Any]") -> NDArray[np.int64]:
     array of int64, one axis for each of the array's
         -1 where nothing is stored, or nothing whole.
     """
-    grid = tuple(-(-n // u) for n, u in zip(array.shape, unit_of(array), strict=True))
-    sizes = np.full(grid, -1, np.int64)
+    sizes = np.full(grid(array.shape, unit_of(array)), -1, np.int64)
     there = list(places_stored(array).items())
     groups = [there[i : i + UNITS_PER_TASK] for i in range(0, len(there), UNITS_PER_TASK)]
     tasks = [dask.delayed(partial(_check, array, group), pure=False)() for group in groups]  # type: ignore[attr-defined]
@@ -190,13 +190,9 @@ def _check(array: "zarr.Array[Any]", units: list[tuple[tuple[int, ...], str]]) -
 
 def _is_whole(array: "zarr.Array[Any]", place: tuple[int, ...]) -> bool:
     """Whether a chunk or shard can be read; any error that is not about its bytes is raised."""
-    unit = unit_of(array)
-    region = tuple(
-        slice(i * u, min((i + 1) * u, n)) for i, u, n in zip(place, unit, array.shape, strict=True)
-    )
     try:
         with only_checked():
-            array[region]
+            array[region(array.shape, unit_of(array), place)]
     except (ValueError, IndexError):  # a StreamError, or Zarr's of a shard's index
         return False
     return True

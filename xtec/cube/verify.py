@@ -238,7 +238,7 @@ def _look(
     """Read one chunk, and compare it."""
     name, file = array.path or "/", file_of(array, place)
     try:
-        pixels = np.asarray(array[region(array, place)])
+        pixels = np.asarray(array[region(array.shape, array.chunks, place)])
         stored = is_stored(array, place)
     except MemoryError:
         raise

@@ -112,9 +112,8 @@ def find(prefix: bytes, hint: str | None = None, shelf: Shelf | None = None) -> 
     for path in _named(hint, own=bool(shelf or _shelves)):
         if weights.digest(path).startswith(start):
             return read_card(path)
-    lent, failed = shelf(start) if shelf else None, ""
-    if lent is None:
-        lent, failed = _ask_others(start)
+    own = shelf(start) if shelf else None
+    lent, failed = (own, "") if own else _ask_others(start)
     if lent is not None:
         return lend(lent)
     one = official.BY_NAME.get(hint or "")
