@@ -98,7 +98,7 @@ def test_payloads_are_frozen():  # golden: a change here needs a new format vers
     rows = [32, 0, 1400, 2568, 700, 2570, 2600, 2601, 3190, 3190]
     symbols = [0, -1, 1, 0, 0, 2, -3, 40, 0, -100_000]
     payload, lengths = encode(symbols, rows, [0, 4, 10])
-    assert payload.hex() == "5c73eb24ba0c1c5ec47f880900000060"
+    assert payload.hex() == "fec2d84b16871700b97f903000808041"
     assert lengths == [8, 8, 16]
     assert decode(payload, rows).tolist() == symbols
 
@@ -130,11 +130,12 @@ def decode_by_the_page(payload, rows):
         cdf = TABLES.cdf[begin : begin + size + 1].tolist()
         entry = take([(start, end - start) for start, end in pairwise(cdf)])
         if entry == size - 1:
-            below, n, e = bit(), 0, 1
+            below, n, q, k = bit(), 0, 1, max(0, size.bit_length() - 3)
             while not bit():
                 n += 1
             for _ in range(n):
-                e = 2 * e + bit()
+                q = 2 * q + bit()
+            e = (q - 1 << k) + sum(bit() << k - 1 - i for i in range(k)) + 1
             entry = -e if below else size - 2 + e
         symbols.append(low + entry)
     assert (x, list(words)) == (1 << 31, [])
@@ -239,13 +240,22 @@ def test_a_crafted_escape_is_read():
     assert payload == encode([-5], [32])[0]
 
 
+def test_behind_a_wide_row_the_lowest_bits_of_a_distance_come_as_they_are():
+    """30 entries, so of order 2: 21 = 5 * 4 + 1, and 5 + 1 has the gamma code 00110."""
+    row = int(np.flatnonzero(TABLES.sizes == 30)[0])
+    payload = payload_of(row, [0, 0, 0, 1, 1, 0, 0, 1])
+    symbol = TABLES.lows[row] + 28 + 22
+    assert decode(payload, [row]).tolist() == [symbol]
+    assert payload == encode([symbol], [row])[0]
+
+
 @pytest.mark.parametrize(
     ("row", "bits"),
     [
         (32, [0] + [0] * 60),  # never ends
         (32, [1] + [0] * 20 + [1] + [0] * 20),  # one bit too long
-        (3190, [0] + [0] * 19 + [1] * 20),  # 2**20 - 1 beyond the row's own end
-        (3190, [1] + [0] * 19 + [1] * 20),
+        (3190, [0] + [0] * 10 + [1] * 20),  # beyond the row's own end
+        (3190, [1] + [0] * 10 + [1] * 20),
     ],
 )
 def test_an_escape_beyond_the_limit_is_refused(row, bits):

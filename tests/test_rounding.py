@@ -38,8 +38,9 @@ def bits(symbol, row):
     entry = symbol - t.lows[row]
     if 0 <= entry < len(counts) - 1:
         return 16 - np.log2(counts[entry])
-    beyond = -entry if entry < 0 else entry - len(counts) + 2
-    return 16 - np.log2(counts[-1]) + 2 + 2 * np.log2(beyond)
+    beyond = -entry - 1 if entry < 0 else entry - len(counts) + 1
+    order = max(0, len(counts).bit_length() - 3)
+    return 16 - np.log2(counts[-1]) + 2 + order + 2 * np.log2(beyond // 2**order + 1)
 
 
 @few

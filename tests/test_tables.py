@@ -142,8 +142,9 @@ def code_length(row, symbols):
     escape = len(counts) - 1
     entry = symbols - TABLES.lows[row]
     inside = (entry >= 0) & (entry < escape)
-    distance = np.where(inside, 1, np.where(entry < 0, -entry, entry - escape + 1))
-    tail = np.where(inside, 0, 2 + 2 * np.floor(np.log2(distance)))
+    beyond = np.where(inside, 0, np.where(entry < 0, -entry - 1, entry - escape))
+    order = max(0, math.floor(math.log2(len(counts))) - 2)
+    tail = np.where(inside, 0, 2 + order + 2 * np.floor(np.log2((beyond >> order) + 1)))
     return 16 - np.log2(counts[np.where(inside, entry, escape)]) + tail
 
 

@@ -156,14 +156,27 @@ def _find(cdf: NDArray[np.uint32], at: int, middle: int, escape: int, slot: Stat
 
 
 @compiled
+def tail_order(escape: int) -> int:
+    """Order of the Exp-Golomb code behind an escape: a surprise is as large as its row is wide."""
+    order = 0
+    while escape + 1 >> (order + 3):
+        order += 1
+    return order
+
+
+@compiled
 def _put_tail(state: State, words: Words, place: int, entry: int, escape: int) -> tuple[State, int]:
     """Code on which side of the row and how far away an entry lies, the last bit first."""
-    distance = -entry if entry < 0 else entry - escape + 1
+    beyond = -entry - 1 if entry < 0 else entry - escape
+    order = tail_order(escape)
+    for shift in range(order):
+        state, place = _put_bit(state, words, place, beyond >> shift & 1)
+    steps = (beyond >> order) + 1
     length = 0
-    while distance >> (length + 1):
+    while steps >> (length + 1):
         length += 1
     for shift in range(2 * length + 1):  # the bits above the number are the zeros of its length
-        state, place = _put_bit(state, words, place, distance >> shift & 1)
+        state, place = _put_bit(state, words, place, steps >> shift & 1)
     return _put_bit(state, words, place, 1 if entry < 0 else 0)
 
 
@@ -188,8 +201,12 @@ def _take_tail(state: State, words: Words, place: int, escape: int) -> tuple[Sta
     while not bit and length <= TAIL_BITS:
         length += 1
         state, place, bit = _take_bit(state, words, place)
-    distance = 1
+    steps = 1
     for _ in range(length):
         state, place, bit = _take_bit(state, words, place)
-        distance = distance << 1 | bit
-    return state, place, -distance if below else escape - 1 + distance
+        steps = steps << 1 | bit
+    beyond = steps - 1
+    for _ in range(tail_order(escape)):
+        state, place, bit = _take_bit(state, words, place)
+        beyond = beyond << 1 | bit
+    return state, place, -1 - beyond if below else escape + beyond

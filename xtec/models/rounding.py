@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from xtec.coding.kernel import compiled
+from xtec.coding.kernel import compiled, tail_order
 from xtec.coding.tables import FREQUENCY_BITS, load
 from xtec.models.analysis import BIT
 from xtec.models.distribution import Distribution
@@ -76,6 +76,7 @@ def _bits(symbol: int, row: int, costs: Costs) -> float:
     last = sizes[row] - 1
     if 0 <= entry < last:
         return float(bits[starts[row] + entry])
-    beyond = -entry if entry < 0 else entry - last + 1
-    escape: float = bits[starts[row] + last] + 2 + 2 * np.log2(beyond)
+    beyond = -entry - 1 if entry < 0 else entry - last
+    order = tail_order(last)
+    escape: float = bits[starts[row] + last] + 2 + order + 2 * np.log2((beyond >> order) + 1)
     return escape
