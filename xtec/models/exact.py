@@ -19,6 +19,7 @@ from functools import lru_cache
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from xtec.errors import ModelError
 
@@ -151,4 +152,4 @@ def add(x: Tensor, y: Tensor) -> Tensor:
 
 def leaky_relu(x: Tensor) -> Tensor:
     """Fixed-point leaky ReLU with slope 0.01."""
-    return torch.where(x > 0, x, (x * 0.01).round_())
+    return functional.leaky_relu(x, 0.01).round_()

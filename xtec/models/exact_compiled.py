@@ -27,7 +27,7 @@ class Compiled(Tensors):
         self._gelu, self._exp = tables.gelu.numpy(), tables.exp.numpy()
 
     def quantise(self, x: Tensor, limit: int, kind: torch.dtype) -> Quantised:
-        if x.dtype != torch.float32 or kind == torch.float64:
+        if x.dtype != torch.float32:
             return super().quantise(x, limit, kind)
         found = _empty(x.shape, kind)
         kernel.quantise(_rows(x), np.float32(limit), *_arrays(found))
@@ -39,29 +39,21 @@ class Compiled(Tensors):
         return out
 
     def fixed(self, s: Sums) -> Tensor:
-        if s.scale.dtype != torch.float32:
-            return super().fixed(s)
         out = torch.empty(s.sums.shape)
         kernel.fixed(_layer(s), _rows(out))
         return out
 
     def added(self, s: Sums, onto: Tensor) -> Tensor:
-        if s.scale.dtype != torch.float32:
-            return super().added(s, onto)
         out = torch.empty(s.sums.shape)
         kernel.added(_layer(s), _rows(onto), _rows(out))
         return out
 
     def activated(self, s: Sums, limit: int, kind: torch.dtype) -> Quantised:
-        if s.scale.dtype != torch.float32:
-            return super().activated(s, limit, kind)
         found = _empty(s.sums.shape, kind)
         kernel.activated(_layer(s), self._gelu, np.float32(limit), *_arrays(found))
         return found
 
     def heads(self, s: Sums, parts: int, count: int) -> tuple[Quantised, ...]:
-        if s.scale.dtype != torch.float32:
-            return super().heads(s, parts, count)
         windows, n, width = s.sums.shape
         found = _empty((parts, windows, count, n, width // parts // count), torch.float32)
         integers, largest = found.integers, found.largest

@@ -19,8 +19,10 @@ Doubles = NDArray[np.float64]
 Sums = NDArray[Any]
 """Exact sums of products: int32, or floats with integer values."""
 Integers = NDArray[Any]
-"""What enters a product: int8, or float32 with integer values."""
-Layer = tuple[Sums, Floats, Floats, Floats]
+"""What enters a product: int8, or floats with integer values."""
+Scales = NDArray[Any]
+"""float32 or float64."""
+Layer = tuple[Sums, Floats, Scales, Scales]
 """What a linear layer comes to: sums (n, N), largest (n,), scale (N,), bias (N,)."""
 
 LIMIT = np.float32(2**20)
@@ -42,10 +44,11 @@ def _quantise_row(x: Floats, limit: np.float32, out: Integers) -> Any:
 
 
 @compiled
-def _fixed_row(sums: Sums, largest: np.float32, scale: Floats, bias: Floats, out: Floats) -> None:
-    """What a linear layer makes of one row of its sums."""
+def _fixed_row(sums: Sums, largest: np.float32, scale: Scales, bias: Scales, out: Floats) -> None:
+    """What a linear layer makes of one row of its sums, computed in its scale's type."""
+    real = scale.dtype.type
     for j in range(len(out)):
-        y = np.rint(((np.float32(sums[j]) * largest) * scale[j]) + bias[j])
+        y = np.rint(((real(sums[j]) * real(largest)) * scale[j]) + bias[j])
         out[j] = min(max(y, -LIMIT), LIMIT)
 
 

@@ -5,7 +5,6 @@ Module names are those of the published checkpoints. Letters as in `network`.
 Below: config. Above: network.
 """
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -19,12 +18,14 @@ class ResidualUnit(nn.Module):
         super().__init__()
         half = n // 2
         self.conv = nn.Sequential(
-            nn.Conv2d(n, half, 1), nn.ReLU(), nn.Conv2d(half, half, 3, padding=1), nn.ReLU(),
+            nn.Conv2d(n, half, 1), nn.ReLU(inplace=True),
+            nn.Conv2d(half, half, 3, padding=1), nn.ReLU(inplace=True),
             nn.Conv2d(half, n, 1),
         )  # fmt: skip
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.conv(x) + x)
+        out: Tensor = self.conv(x)
+        return out.add_(x).relu_()
 
 
 class AttentionGate(nn.Module):
@@ -36,8 +37,8 @@ class AttentionGate(nn.Module):
         self.conv_b = nn.Sequential(*(ResidualUnit(n) for _ in range(3)), nn.Conv2d(n, n, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.conv_a(x) * torch.sigmoid(self.conv_b(x)) + x
-        return out
+        out: Tensor = self.conv_a(x) * self.conv_b(x).sigmoid_()
+        return out.add_(x)
 
 
 class Stack(nn.Module):
