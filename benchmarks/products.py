@@ -39,14 +39,15 @@ class Products:
 
     def encode(self, frames: int) -> float:
         """One pass over a chunk; the first frame's context is known, the last frame is none's."""
-        return frames * (self.analysis + self.decoder) + (frames - 1) * self._context
+        return frames * (self.analysis + self.decoder) + (frames - 1) * self.context
 
     def decode(self, frames: int) -> float:
         """Token by token with a cache."""
-        return frames * (self.synthesis + self.cached) + (frames - 1) * self._context
+        return frames * (self.synthesis + self.cached) + (frames - 1) * self.context
 
     @property
-    def _context(self) -> float:
+    def context(self) -> float:
+        """What a frame costs those that follow it."""
         return self.separate + self.joint + self.memory
 
 

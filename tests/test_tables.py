@@ -159,7 +159,7 @@ def test_coding_costs_little_more_than_the_gaussians_own_entropy():
         share = gaussian(symbols, mean - centre, sigma)
         ideal -= (share * np.log2(np.maximum(share, 1e-300))).sum()
         coded += (share * code_length(row, symbols)).sum()
-    assert 0 < coded / ideal - 1 < 0.0005  # 0.03 % here; the format promises 0.2 %
+    assert 0 < coded / ideal - 1 < 0.0005  # 0.04 %, as docs/format.md says
 
 
 def test_the_file_is_what_its_maker_makes(tmp_path, monkeypatch, capsys):
