@@ -31,7 +31,7 @@ from xtec.models.windows import context_windows, shifted, unwindows, windows
 
 HEAD_LIMIT = 8191
 """Operands of the heads: means are large numbers with a unit that matters."""
-WINDOWS_AT_ONCE = 16
+WINDOWS_AT_ONCE = 4
 """Windows of one pass on a CPU: more only take memory."""
 
 
