@@ -223,7 +223,7 @@ def code_length(symbols: NDArray[np.int32], rows: NDArray[np.uint16]) -> NDArray
     beyond = np.where(escaped, np.where(entry < 0, -entry - 1, entry - last), 0)
     at = t.starts[rows] + np.where(escaped, last, entry)
     counts = t.cdf[at + 1].astype(float) - t.cdf[at]
-    order = np.maximum(0, np.floor(np.log2(t.sizes[rows])).astype(int) - 2)
+    order = np.maximum(0, np.floor(np.log2(t.sizes[rows])).astype(int) - 3)
     tail = 2 + order + 2 * np.floor(np.log2((beyond >> order) + 1))
     length: NDArray[np.float64] = FREQUENCY_BITS - np.log2(counts) + np.where(escaped, tail, 0)
     return length

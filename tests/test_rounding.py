@@ -39,7 +39,7 @@ def bits(symbol, row):
     if 0 <= entry < len(counts) - 1:
         return 16 - np.log2(counts[entry])
     beyond = -entry - 1 if entry < 0 else entry - len(counts) + 1
-    order = max(0, len(counts).bit_length() - 3)
+    order = max(0, len(counts).bit_length() - 4)
     return 16 - np.log2(counts[-1]) + 2 + order + 2 * np.log2(beyond // 2**order + 1)
 
 

@@ -73,12 +73,13 @@ def test_counts_are_those_of_a_gaussian(scale):
         mean = np.mean([(group << shift), ((group + 1) << shift) - 1]) / 64 - 0.5
         counts = counts_of(row)
         symbols = TABLES.lows[row] + np.arange(len(counts) - 1)
-        ideal = FULL * gaussian(symbols, mean, sigma_of(scale))
-        error = np.abs(counts - np.append(ideal, FULL - ideal.sum()))
-        assert (error < 1.5).all()
-        assert ideal.min() > 0.499
+        share = gaussian(symbols, mean, sigma_of(scale))
+        escape = max(1 - share.sum(), (1 - share.max()) / 512)
+        ideal = FULL * np.append(share * (1 - escape) / share.sum(), escape)
+        assert (np.abs(counts - ideal) < 1.5).all()
+        assert FULL * share.min() > 3.999
         outside = np.array([symbols[0] - 1, *symbols, symbols[-1] + 1])
-        assert (FULL * gaussian(outside, mean, sigma_of(scale))[[0, -1]] < 0.501).all()
+        assert (FULL * gaussian(outside, mean, sigma_of(scale))[[0, -1]] < 4.001).all()
 
 
 def test_the_shares_of_the_whole_are_rounded_fairly():
@@ -143,7 +144,7 @@ def code_length(row, symbols):
     entry = symbols - TABLES.lows[row]
     inside = (entry >= 0) & (entry < escape)
     beyond = np.where(inside, 0, np.where(entry < 0, -entry - 1, entry - escape))
-    order = max(0, math.floor(math.log2(len(counts))) - 2)
+    order = max(0, math.floor(math.log2(len(counts))) - 3)
     tail = np.where(inside, 0, 2 + order + 2 * np.floor(np.log2((beyond >> order) + 1)))
     return 16 - np.log2(counts[np.where(inside, entry, escape)]) + tail
 
@@ -159,7 +160,7 @@ def test_coding_costs_little_more_than_the_gaussians_own_entropy():
         share = gaussian(symbols, mean - centre, sigma)
         ideal -= (share * np.log2(np.maximum(share, 1e-300))).sum()
         coded += (share * code_length(row, symbols)).sum()
-    assert 0 < coded / ideal - 1 < 0.0005  # 0.04 %, as docs/format.md says
+    assert 0 < coded / ideal - 1 < 0.0012  # 0.11 %, as docs/format.md says
 
 
 def test_the_file_is_what_its_maker_makes(tmp_path, monkeypatch, capsys):
@@ -172,10 +173,10 @@ def test_the_file_is_what_its_maker_makes(tmp_path, monkeypatch, capsys):
 
 
 def test_rows_are_frozen():  # golden: a change here needs a new format version
-    assert counts_of(0).tolist() == [32767, 32768, 1]
+    assert counts_of(0).tolist() == [32736, 32736, 64]
     assert counts_of(32).tolist() == [65535, 1]
-    assert counts_of(1400).tolist() == [35, 44501, 20998, 1, 1]
-    assert counts_of(2568).tolist() == [14, 367, 3802, 15500, 25089, 16183, 4146, 418, 16, 1]
+    assert counts_of(1400).tolist() == [36, 44474, 20985, 41]
+    assert counts_of(2568).tolist() == [14, 366, 3798, 15481, 25059, 16164, 4141, 418, 16, 79]
     assert TABLES.lows[[0, 32, 1400, 2568]].tolist() == [-1, 0, -1, -4]
     assert TABLES.scale_edges["log2"][[0, 1, -1]].tolist() == [-4044, -3942, 9165]
     assert TABLES.scale_edges["reciprocal"][[0, 39, 40, -1]].tolist() == [-14801, -36, 37, 505405]

@@ -159,7 +159,7 @@ def _find(cdf: NDArray[np.uint32], at: int, middle: int, escape: int, slot: Stat
 def tail_order(escape: int) -> int:
     """Order of the Exp-Golomb code behind an escape: a surprise is as large as its row is wide."""
     order = 0
-    while escape + 1 >> (order + 3):
+    while escape + 1 >> (order + 4):
         order += 1
     return order
 

@@ -25,6 +25,11 @@ FULL = 1 << FREQUENCY_BITS
 PI = 314159265358979323846264338327950288419716939937510582097494459 * ONE // 10**62
 BELL = isqrt(2 * PI * ONE)
 """The whole area under exp(-t**2 / 2)."""
+RAREST = 4
+"""Counts of 2**16 that a symbol of a row's support has at least."""
+SURPRISES = 512
+"""Latents keep to Gaussians only so far. The less certain the likeliest symbol is, the likelier
+is an escape: by this part of what that symbol leaves, which costs a true Gaussian 0.1 %."""
 FAR = 10 * ONE
 """Beyond this many sigmas lies less than 2**-74 of the area: none, by definition."""
 
@@ -76,7 +81,7 @@ def row(scale: int, fraction_2: int) -> tuple[int, list[int]]:
         return below(symbol + 1) - below(symbol)
 
     def in_support(symbol: int) -> bool:
-        return 2 * FULL * mass(symbol) >= BELL
+        return FULL * mass(symbol) >= RAREST * BELL
 
     low = high = 0
     while in_support(low - 1):
@@ -84,7 +89,9 @@ def row(scale: int, fraction_2: int) -> tuple[int, list[int]]:
     while in_support(high + 1):
         high += 1
     masses = [mass(symbol) for symbol in range(low, high + 1)]
-    return low, apportion([*masses, BELL - sum(masses)])
+    inside = sum(masses)
+    escape = max(BELL - inside, (BELL - max(masses)) // SURPRISES)
+    return low, apportion([*(m * (BELL - escape) // inside for m in masses), escape])
 
 
 def apportion(masses: list[int]) -> list[int]:

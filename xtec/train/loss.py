@@ -1,11 +1,12 @@
 """What the transformer is trained to spend less of: bits.
 
-Below: models.context, batch. Above: state, evaluate.
+Below: models.context, coding.tables, batch. Above: state, evaluate.
 """
 
 import torch
 from torch import Tensor
 
+from xtec.coding.tables import FREQUENCY_BITS
 from xtec.models.context import ContextTransformer
 from xtec.models.frequencies import SIZES
 from xtec.train.batch import Batch
@@ -14,8 +15,12 @@ SMALLEST = 1e-9
 """The least probability that the reference knows."""
 LEAST = 1e-30
 """That of the loss: large errors still have a gradient."""
-ESCAPE_BITS = 18
-"""What the coder needs to announce a latent outside of its tables, about."""
+SURPRISES = 512
+"""The tables' escape has this part of what the likeliest latent leaves, or one count of 2**16."""
+ANNOUNCED = 2
+"""Bits behind an escape at least: on which side, and how far beyond the table's end."""
+REACH = 4
+"""Deviations that the tables reach, about."""
 NARROWEST, WIDEST = -4.0, 9.0
 """Log2 of the scales that the coder's tables have."""
 FEW_BITS = 200
@@ -32,8 +37,12 @@ def bits(q: Tensor, mean: Tensor, deviation: Tensor, *, smallest: float = SMALLE
 
 def cost(q: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
     """Bits of each latent in the coder, which escapes from what its tables lack; scale in log2."""
-    escape = ESCAPE_BITS + 2 * torch.log2(1 + (q - mean).abs())
     deviation = torch.exp2(scale.clamp(NARROWEST, WIDEST))
+    likeliest = torch.exp2(-bits(mean.round(), mean, deviation))
+    rare = ((1 - likeliest) / SURPRISES).clamp_min(2.0**-FREQUENCY_BITS)
+    unit = deviation.clamp_min(1)  # distances are coded in steps of about this
+    beyond = ((q - mean).abs() - REACH * deviation).clamp_min(0) / unit
+    escape = ANNOUNCED - torch.log2(rare) + torch.log2(unit) + 2 * torch.log2(1 + beyond)
     return torch.minimum(bits(q, mean, deviation, smallest=LEAST), escape)
 
 
