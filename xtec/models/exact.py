@@ -27,6 +27,8 @@ ONE = 1024
 """The fixed-point unit."""
 LIMIT = 2**20
 """Largest magnitude of a fixed-point number: 1024 units."""
+ROWS_AT_ONCE = 64
+"""Of weights that are made integers: large temporaries between them leave holes in the heap."""
 EXACT_FLOAT32 = 2**24
 EXACT_INT32 = 2**31
 EXACT_FLOAT64 = 2**53
@@ -134,10 +136,22 @@ def quantise(x: Tensor, limit: int) -> tuple[Tensor, Tensor]:
     return (x * (largest.reciprocal() * limit)).round_(), largest
 
 
-def quantise_weights(weight: Tensor, limit: int) -> tuple[Tensor, Tensor]:
-    """Integers within +-limit for the rows of a real matrix, and each row's largest magnitude."""
-    largest = weight.abs().amax(-1, keepdim=True).clamp_min(2.0**-40)
-    return (weight * (largest.reciprocal() * limit)).round_(), largest
+def quantise_weights(
+    weights: Sequence[Tensor], limit: int, kind: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Integers within +-limit for the rows of real matrices, and each row's largest magnitude.
+
+    The matrices stand one below the other, all of one width.
+    """
+    parts = [part for weight in weights for part in weight.split(ROWS_AT_ONCE)]
+    sizes = [len(part) for part in parts]
+    integers = torch.empty(sum(sizes), parts[0].shape[1], dtype=kind, device=device)
+    largest = torch.empty(sum(sizes), 1, device=device)
+    for part, top, out in zip(parts, largest.split(sizes), integers.split(sizes), strict=True):
+        real = part.to(device, torch.float32)
+        top.copy_(real.abs().amax(-1, keepdim=True).clamp_min_(2.0**-40))
+        out.copy_((real * (top.reciprocal() * limit)).round_())
+    return integers, largest
 
 
 def fixed(x: Tensor) -> Tensor:

@@ -46,13 +46,13 @@ class Linear:
         self, arithmetic: Arithmetic, *layers: nn.Linear, limit: int, unit: float = 1 / ONE
     ) -> None:
         self.arithmetic, self.limit = arithmetic, limit
-        weight = torch.cat([x.weight for x in layers]).to(arithmetic.device, torch.float32)
-        bias = torch.cat([x.bias for x in layers]).to(arithmetic.device)
-        integers, largest = quantise_weights(weight, limit)
-        outer, inner = weight.shape
+        inner, outer = layers[0].in_features, sum(x.out_features for x in layers)
         kind = arithmetic.carrier(limit, inner)
         self.operands = arithmetic.operands(limit, inner, outer)
-        self.weight = integers.to(self.operands)
+        self.weight, largest = quantise_weights(
+            [x.weight for x in layers], limit, self.operands, arithmetic.device
+        )
+        bias = torch.cat([x.bias for x in layers]).to(arithmetic.device)
         self.scale = (largest.to(kind) * (ONE * unit / limit**2)).squeeze(-1)
         self.bias = fixed(bias).to(kind)
 
