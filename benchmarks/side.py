@@ -41,6 +41,8 @@ class Job:
     """How many frames to code at once; one experiment for each."""
     runs: int
     threads: int
+    device: str
+    """A torch device."""
     folder: str
 
 
@@ -99,17 +101,17 @@ def measured(function: Callable[[], R]) -> tuple[R, Usage]:
     return result, Usage(time.perf_counter() - wall, time.process_time() - cpu, _peak_mb())
 
 
-def work(make: Callable[[str], Codec]) -> None:
+def work(make: Callable[[str, str], Codec]) -> None:
     """Do the job that the command line names."""
     job = Job(**json.loads(Path(sys.argv[1]).read_text()))
     folder = Path(job.folder)
-    codec, made = measured(lambda: make(job.checkpoint))
+    codec, made = measured(lambda: make(job.checkpoint, job.device))
     import torch
 
     torch.set_num_threads(job.threads)
     pixels = np.load(job.pixels)
     _, warm = measured(lambda: codec.warm_up(pixels[:1]))
-    gemm = [_gemm_gflops() for _ in range(GEMM_RUNS)]
+    gemm = [_gemm_gflops(job.device) for _ in range(GEMM_RUNS)]
     found = {}
     for frames in job.frames:
         encode, decode = [], []
@@ -125,8 +127,8 @@ def work(make: Callable[[str], Codec]) -> None:
             "bytes": codec.sizes(coded),
         }
         np.savez(folder / f"{frames}.npz", decoded=decoded, **seen)
-    gemm += [_gemm_gflops() for _ in range(GEMM_RUNS)]
-    drawn = torch.from_numpy(np.load(job.drawn))
+    gemm += [_gemm_gflops(job.device) for _ in range(GEMM_RUNS)]
+    drawn = torch.from_numpy(np.load(job.drawn)).to(job.device)
     codec.analysis.register_forward_hook(Substitute(drawn))
     result = {
         "drawn_bytes": codec.sizes(codec.encode(pixels[: len(drawn)])),
@@ -140,13 +142,14 @@ def work(make: Callable[[str], Codec]) -> None:
     (folder / "measured.json").write_text(json.dumps(result, indent=1))
 
 
-def _gemm_gflops() -> float:
+def _gemm_gflops(device: str) -> float:
     """Rate of a large float32 product now."""
     import torch
 
-    a = torch.ones(GEMM, GEMM)
+    a = torch.ones(GEMM, GEMM, device=device)
+    float(a[0, 0])  # waits for the device
     begin = time.perf_counter()
-    a @ a
+    float((a @ a)[0, 0])
     return 2 * GEMM**3 / (time.perf_counter() - begin) / 1e9
 
 

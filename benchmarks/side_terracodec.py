@@ -16,7 +16,7 @@ from side import work
 class TerraCodec:
     """TEC-TT of terracodec with the weights of a file."""
 
-    def __init__(self, checkpoint: str) -> None:
+    def __init__(self, checkpoint: str, device: str) -> None:
         from importlib.metadata import version
 
         import terracodec
@@ -29,8 +29,9 @@ class TerraCodec:
         state = torch.load(checkpoint, map_location="cpu", weights_only=True)
         self._model.load_state_dict(state, strict=True)
         del state
+        self._model.to(device)
         self._model.setup_model_for_compression()  # builds the coder's tables
-        self._tensor = torch.from_numpy
+        self._tensor = lambda pixels: torch.from_numpy(pixels).to(device)
         self._latents = np.zeros(0, np.int32)
         self.analysis = self._model.model.transform.analysis_transform
         self.analysis.register_forward_hook(self._note)
@@ -45,7 +46,7 @@ class TerraCodec:
 
     def decode(self, coded: dict[str, Any]) -> NDArray[np.float32]:
         """Call `decompress`, with the dict itself."""
-        return self._model.decompress(coded).squeeze(0).numpy()
+        return self._model.decompress(coded).squeeze(0).cpu().numpy()
 
     def sizes(self, coded: dict[str, Any]) -> list[int]:
         """Bytes of each frame's strings."""
@@ -56,7 +57,7 @@ class TerraCodec:
         return {"latents": np.rint(self._latents).astype(np.int32)}
 
     def _note(self, _module: Any, _inputs: Any, latents: Any) -> None:
-        self._latents = latents.flatten(0, -4).numpy()
+        self._latents = latents.flatten(0, -4).cpu().numpy()
 
 
 if __name__ == "__main__":

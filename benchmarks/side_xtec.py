@@ -24,18 +24,18 @@ class Payload(NamedTuple):
     shape: tuple[int, ...]
 
 
-def model(network: "TemporalTransformer") -> "TemporalModel":
-    """Prepare a network for coding on the CPU."""
+def model(network: "TemporalTransformer", device: str) -> "TemporalModel":
+    """Prepare a network for coding on a device."""
     from xtec.models.known_answer import select
     from xtec.models.temporal_model import TemporalModel
 
-    return TemporalModel(network, select("cpu"), "cpu")
+    return TemporalModel(network, select(device), device)
 
 
 class Xtec:
     """A TEC-TT network of ours; the checksum of the latents is part of the work."""
 
-    def __init__(self, checkpoint: str) -> None:
+    def __init__(self, checkpoint: str, device: str = "cpu") -> None:
         from importlib.metadata import version
 
         from xtec.engine import undisturbed
@@ -47,7 +47,7 @@ class Xtec:
         if not isinstance(network, TemporalTransformer):
             raise TypeError(f"{checkpoint} is no TEC-TT network.")
         self.analysis = network.transform.analysis_transform
-        made = undisturbed(model)(network)
+        made = undisturbed(model)(network, device)
         self._encode, self._decode = undisturbed(made.encode), undisturbed(made.decode)
         self._undisturbed = undisturbed
         self._seen: dict[str, NDArray[Any]] = {}

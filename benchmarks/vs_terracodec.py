@@ -2,6 +2,7 @@
 
     python benchmarks/vs_terracodec.py --reference-python ENV/bin/python
     python benchmarks/vs_terracodec.py --reference-python ENV/bin/python --isa avx2
+    python benchmarks/vs_terracodec.py --reference-python ENV/bin/python --device cuda
     python benchmarks/vs_terracodec.py --skip-reference             only ours
 
 The weights are random, of the full size (225 M parameters), in a checkpoint as it is published;
@@ -97,6 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--frames", type=int, nargs="+", default=[1, 4], help="at once")
     made.add_argument("--runs", type=int, default=3)
     made.add_argument("--threads", type=int, default=2)
+    made.add_argument("--device", default="cpu", help="a torch device, of both sides")
     made.add_argument("--isa", choices=sorted(ISA), default="best", help="instructions to use")
     made.add_argument("--checkpoint", type=Path, help="folder that keeps the 900 MB of weights")
     made.add_argument("--reference-python", default=sys.executable, metavar="PATH")
@@ -183,10 +185,10 @@ def run(
         pixels, job = folder / "pixels.npy", folder / "job.json"
         np.save(pixels, standardised(cube))
         latents = drawn(checkpoint, max(options.frames))
-        counts, runs, threads = options.frames, options.runs, options.threads
-        asked = Job(str(checkpoint), str(pixels), str(latents), counts, runs, threads, made)
+        how = options.frames, options.runs, options.threads, options.device
+        asked = Job(str(checkpoint), str(pixels), str(latents), *how, made)
         job.write_text(json.dumps(dataclasses.asdict(asked)))
-        environment = os.environ | ISA[options.isa] | {"OMP_NUM_THREADS": str(threads)}
+        environment = os.environ | ISA[options.isa] | {"OMP_NUM_THREADS": str(options.threads)}
         if name == "xtec":
             paths = str(HERE.parent), os.environ.get("PYTHONPATH")
             environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))

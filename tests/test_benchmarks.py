@@ -3,6 +3,7 @@
 The classical codecs come with the extra `bench`; without it most of this is skipped.
 """
 
+import copy
 import dataclasses
 import importlib
 import importlib.util
@@ -15,12 +16,13 @@ import numpy as np
 import pytest
 import torch
 
-from tests.models import TINY, write_checkpoint
+from tests.models import SMALL_L1C, TINY, network, write_checkpoint
 from tests.test_network import parity
 from xtec import sample
 from xtec.codec import Settings
 from xtec.coding import rans, tables
-from xtec.errors import InputError
+from xtec.engine import Engine
+from xtec.errors import InputError, StreamError
 from xtec.metrics import compare
 from xtec.models.config import S2L1C
 from xtec.models.network import TemporalTransformer, sigma
@@ -254,7 +256,7 @@ def test_operations_are_those_of_the_network(script):
 class Fake:
     """A codec that keeps the pixels as they are."""
 
-    def __init__(self, checkpoint):
+    def __init__(self, checkpoint, device):
         self.versions = {"weights": Path(checkpoint).name}
         self.analysis = torch.nn.Identity()
 
@@ -285,7 +287,8 @@ def sides(script, tmp_path, monkeypatch):
     np.save(pixels, versus.standardised(cube))
     np.save(latents, np.full((2, 13, 8, 8), 3, np.float32))
     threads = torch.get_num_threads()
-    asked = side.Job("some/tt.pt", str(pixels), str(latents), [1, 2], 2, threads, str(tmp_path))
+    how = [1, 2], 2, threads, "cpu", str(tmp_path)
+    asked = side.Job("some/tt.pt", str(pixels), str(latents), *how)
     job.write_text(json.dumps(dataclasses.asdict(asked)))
     monkeypatch.setattr(sys, "argv", ["side", str(job)])
     side.work(Fake)
@@ -352,6 +355,26 @@ def test_our_side_gives_back_what_it_coded(script, drawn, tmp_path):
     ours.analysis.register_forward_hook(script("side").Substitute(q + 1))
     assert ours.sizes(ours.encode(pixels)) != ours.sizes(coded)
     np.testing.assert_array_equal(ours.seen()["latents"], latents + 1)
+
+
+def test_batches_are_timed(script, capsys):
+    small = ["--chunks", "1", "3", "--frames", "2", "--size", "64", "--runs", "1", "--threads", "1"]
+    script("batches").main(small, SMALL_L1C)
+    rows = [x.split(" | ") for x in capsys.readouterr().out.splitlines() if x.startswith("| ")]
+    assert [row[0] for row in rows] == ["| chunks at once", "| ---", "| 1", "| 3"]
+    assert all(float(rate.strip(" |")) > 0 for row in rows[2:] for rate in row[1:])
+
+
+def test_streams_go_from_one_device_to_another(script):
+    batches, (one, other) = script("batches"), (network(SMALL_L1C), network(SMALL_L1C, seed=1))
+    chunks = batches.cut(3, 2, 64)
+    assert len({chunk.tobytes() for chunk in chunks}) == 3
+    here, there = (Engine(copy.deepcopy(one), "cpu") for _ in range(2))
+    out = batches.exchange({"here": here, "there": there}, chunks)
+    assert "| here | there | all 3 streams | 0.0e+00 |" in out
+    assert "| there | here | all 3 streams | 0.0e+00 |" in out
+    with pytest.raises((RuntimeError, StreamError)):
+        batches.exchange({"here": here, "other": Engine(other, "cpu")}, chunks)
 
 
 def test_frames_come_from_a_cube_or_from_the_sample(script, folder, tmp_path):

@@ -78,6 +78,14 @@ def test_a_store_of_an_official_checkpoint(folder, cube, tmp_path, name, bands, 
     assert np.abs(np.load(array).astype(int) - found).max() <= 1
 
 
+def test_a_bound_asks_for_no_other_lambda_than_the_checkpoint_has(folder, cube, tmp_path):
+    """No warning of a compression that the user never named."""
+    part = cube.isel(time=[0], x=slice(20), y=slice(20))
+    made = part.tec.compress(tmp_path / "a.zarr", model="tt-s2l1c", max_error=9, progress=False)
+    assert made.tec.info().compression == 20
+    assert made.tec.verify(part).ok
+
+
 def test_a_checkpoint_that_is_gone_is_named(folder, cube, tmp_path, monkeypatch):
     store = tmp_path / "a.zarr"
     part = cube.isel(time=[0], x=slice(20), y=slice(20))

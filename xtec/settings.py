@@ -202,6 +202,16 @@ class Settings:
             raise InputError(f"not the settings of a codec: {error}.") from error
 
 
+def fitted(settings: Settings) -> Settings:
+    """Take the compression that suits the bounds; without any, or with a model of one, as it is.
+
+    For a user who names none.
+    """
+    if not settings.bounds or settings.card.compression is not None:
+        return settings
+    return dataclasses.replace(settings, compression=compression_for(settings.bounds))
+
+
 def compression_for(bounds: Sequence[int]) -> float:
     """The compression that needs the fewest bits with bounds, where the user names none.
 

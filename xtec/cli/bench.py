@@ -8,7 +8,7 @@ import os
 import platform
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import reduce
 from operator import add as plus
 
@@ -25,7 +25,7 @@ from xtec.cube.packing import packing_of
 from xtec.cube.sampling import take
 from xtec.metrics import compare
 from xtec.pixels import Pixels
-from xtec.settings import compression_for
+from xtec.settings import fitted
 
 EXAMPLES = """\
   xtec bench
@@ -104,8 +104,8 @@ def run(options: argparse.Namespace) -> None:
         offset=packing.offset,
         max_error=bounds_of(options.max_error, cube.bands, None),
     )
-    if options.compression is None and settings.bounds:
-        settings = replace(settings, compression=compression_for(settings.bounds))
+    if options.compression is None:
+        settings = fitted(settings)
     chunk = chunk_shape(options.chunks, cube.variable.dims, cube.variable.shape)
     sample_of = take(cube.variable.variable, chunk, packing)
     found = measure(sample_of.chunks, settings, name, sample_of.values)

@@ -24,7 +24,7 @@ from xtec.cube.storable import VALUES, storable_attributes, storable_variable
 from xtec.cube.stored import settings_of
 from xtec.cube.target import ATTRIBUTE, Calibration, target_of
 from xtec.errors import InputError, SecondLossWarning
-from xtec.settings import compression_for
+from xtec.settings import fitted
 from xtec.zarr_v2 import TecCodec
 from xtec.zarr_v3 import NAME, TecSerializer
 
@@ -74,8 +74,8 @@ def prepare(  # noqa: PLR0913 - what a user may choose
         offset=packing.offset,
         max_error=bounds_of(max_error, cube.bands, target),
     )
-    if compression is None and settings.bounds:
-        settings = replace(settings, compression=compression_for(settings.bounds))
+    if compression is None:
+        settings = fitted(settings)
     array = cube.variable
     if 0 in array.shape:
         raise InputError(
