@@ -3,7 +3,8 @@
 All arithmetic is on Python integers that count units of 2**-160, so that any machine computes the
 same rows and the same file. The rules are those of docs/format.md, "The frequency tables".
 
-Below: tables. Above: nothing; run once per format version, and again by the tests.
+Below: tables. Above: nothing, but for a number in train.loss; run once per format version, and
+again by the tests.
 """
 
 import hashlib

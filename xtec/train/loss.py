@@ -1,11 +1,12 @@
 """What the transformer is trained to spend less of: bits.
 
-Below: models.context, coding.tables, batch. Above: state, evaluate.
+Below: models.context, coding, batch. Above: state, evaluate.
 """
 
 import torch
 from torch import Tensor
 
+from xtec.coding.make_tables import SURPRISES
 from xtec.coding.tables import FREQUENCY_BITS
 from xtec.models.context import ContextTransformer
 from xtec.models.frequencies import SIZES
@@ -15,8 +16,6 @@ SMALLEST = 1e-9
 """The least probability that the reference knows."""
 LEAST = 1e-30
 """That of the loss: large errors still have a gradient."""
-SURPRISES = 512
-"""The tables' escape has this part of what the likeliest latent leaves, or one count of 2**16."""
 ANNOUNCED = 2
 """Bits behind an escape at least: on which side, and how far beyond the table's end."""
 REACH = 4
