@@ -22,7 +22,7 @@ import argparse
 import copy
 import dataclasses
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import NamedTuple
 
 import data
@@ -59,6 +59,7 @@ from xtec.train.loss import spent
 COMPRESSIONS = (1.0, 4.0, 20.0, 100.0, 400.0)
 TILE = 256
 MEANS = (0.5, 2.0)
+OUTLIERS = (0, 6)
 DRAWN = 3, 8, 8
 """Frames, rows and columns of latents that are drawn: 128 x 128 pixels."""
 TINIEST = 1e-300
@@ -67,8 +68,8 @@ HEAD = (
     "coder", "together",
 )  # fmt: skip
 DRAWN_HEAD = (
-    "spread of means", "scales", "prior_bits", "ideal bits per latent", "payload bits per latent",
-    "tables", "exact arithmetic", "coder", "together",
+    "spread of means", "outliers", "scales", "prior_bits", "ideal bits per latent",
+    "payload bits per latent", "tables", "exact arithmetic", "coder", "together",
 )  # fmt: skip
 
 
@@ -118,6 +119,7 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--bits", type=int, nargs="+", help="prior_bits to try")
     made.add_argument("--full-size", action="store_true", help="TEC-TT with random weights")
     made.add_argument("--means", type=float, nargs="+", default=MEANS, help="see random_tt")
+    made.add_argument("--outliers", type=int, nargs="+", default=OUTLIERS, help="see random_tt")
     return made
 
 
@@ -127,8 +129,8 @@ def full_size(options: argparse.Namespace) -> None:
     frames, *size = DRAWN
     print(f"random weights; {frames} frames of {size[0]} x {size[1]} latents, drawn\n")
     rows = []
-    for means in options.means:
-        network = random_tt.network(means=means)
+    for means, outliers in product(options.means, options.outliers):
+        network = random_tt.network(means=means, outliers=outliers)
         q = sampled.draw(network, *DRAWN)
         for bits in options.bits or [network.config.prior_bits]:
             cost, tables, scales = drawn_cost(network, q, bits)
@@ -136,7 +138,7 @@ def full_size(options: argparse.Namespace) -> None:
             each = (f"{x / q.numel():.5f}" for x in (cost.ideal, cost.payload))
             steps = _shares(cost.ideal, cost.ideal, tables, cost.exact, cost.payload)
             whole = _shares(cost.ideal, cost.ideal, cost.payload)
-            rows.append((f"{means:g}", span, bits, *each, *steps, *whole))
+            rows.append((f"{means:g}", outliers, span, bits, *each, *steps, *whole))
     print(table(DRAWN_HEAD, rows))
 
 

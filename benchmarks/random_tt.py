@@ -27,6 +27,8 @@ SMALLEST, LARGEST = 0.15, 20.0
 """Typical sizes of the latents of a channel."""
 SWAY = 0.25
 """How much of itself a scale moves by (of 1 / scale, below 1)."""
+GAINS = 5, 20
+"""Of outliers, times the others'."""
 CORRECTION = 0.25
 BRANCH = 0.4
 """Gain of what residual branches add: keeps the depths of the network of one magnitude."""
@@ -40,6 +42,7 @@ def network(
     *,
     config: ModelConfig = S2L1C,
     means: float = 0.5,
+    outliers: int = 0,
     seed: int = 0,
 ) -> TemporalTransformer:
     """Draw the weights and fit their magnitudes.
@@ -52,6 +55,9 @@ def network(
     config : ModelConfig
     means : float
         Spread of the predicted means of a channel, in units of its typical scale.
+    outliers : int
+        Channels of each layer norm whose gain is 5 to 20 times the others': trained transformers
+        often have a few, and they are what a product of few bits suffers from.
     seed : int
     """
     random = torch.Generator().manual_seed(seed)
@@ -60,6 +66,9 @@ def network(
     made = made.to_empty(device="cpu").eval().requires_grad_(requires_grad=False)
     for name, parameter in made.named_parameters():
         _draw(name, parameter, random)
+    for norm in (layer for layer in made.modules() if outliers and isinstance(layer, nn.LayerNorm)):
+        some = torch.randperm(len(norm.weight), generator=random)[:outliers]
+        norm.weight[some] *= torch.empty(outliers).uniform_(*GAINS, generator=random)
     c = config.latent_channels
     sizes = torch.logspace(*torch.tensor([SMALLEST, LARGEST]).log10().tolist(), c)
     sizes = sizes[torch.randperm(c, generator=random)]

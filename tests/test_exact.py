@@ -1,5 +1,6 @@
 """Exact arithmetic: one answer, however a product is cut, ordered or carried out."""
 
+import copy
 import math
 import warnings
 from decimal import Decimal, localcontext
@@ -17,7 +18,7 @@ from xtec.models import exact, known_answer
 from xtec.models.arithmetic import Arithmetic
 from xtec.models.exact import LIMIT, ONE, Keys
 from xtec.models.exact_compiled import Compiled
-from xtec.models.exact_layers import LayerNorm, Linear, Mlp, attend, split
+from xtec.models.exact_layers import LayerNorm, Linear, Mlp, attend, split, tamed
 
 CPU = torch.device("cpu")
 SINGLE = Arithmetic(CPU, compiled=False)
@@ -168,6 +169,30 @@ def test_a_linear_layer_treats_rows_alone_and_carries_nothing_in_the_type(x, lim
     assert torch.equal(torch.cat(apart, 1), whole)
     rows = torch.tensor(data.draw(st.permutations(range(len(x)))))
     assert torch.equal(Linear(SINGLE, *layers, limit=limit)(x[rows]), whole[rows])
+
+
+def test_only_far_larger_gains_are_tamed():
+    norm = nn.LayerNorm(8)
+    with torch.no_grad():
+        norm.weight.copy_(torch.tensor([1.0, 1.9, 0.6, -1.1, 3.9, -4.1, 33.0, 0.0]))
+        assert tamed(norm).tolist() == [1, 1, 1, 1, 1, 2, 4, 1]
+        norm.bias[1] = -(2.0**40)
+        assert tamed(norm).tolist() == [1, 256, 1, 1, 1, 1, 4, 1]
+
+
+@given(integers(width=st.just(16)), st.sampled_from([63, 8191]))
+def test_a_tamed_norm_and_what_follows_are_the_same_layers(x, limit):
+    norm, layer = nn.LayerNorm(16), linear(16, 24, 3)
+    by = 2.0 ** (torch.arange(16) % 4)
+    with torch.no_grad():
+        norm.weight.mul_(by)
+        plain = LayerNorm(SINGLE, norm)(x)
+        n = LayerNorm(SINGLE, norm, by)(x)
+        assert (n * by - plain).abs().max() <= by.max()
+        folded = copy.deepcopy(layer)
+        folded.weight.mul_(by)
+        found = Linear(SINGLE, layer, limit=limit, inputs=by)(n)
+    assert torch.equal(found, Linear(SINGLE, folded, limit=limit)(n))
 
 
 @few

@@ -53,6 +53,8 @@ def tec_tt():
         for name, p in model.named_parameters():
             if "_head.4" in name:
                 p.mul_(3)
+            if "norm" in name and name.endswith("weight"):
+                p[3] *= 11  # far larger than the others: tamed
     return model
 
 

@@ -137,11 +137,16 @@ def quantise(x: Tensor, limit: int) -> tuple[Tensor, Tensor]:
 
 
 def quantise_weights(
-    weights: Sequence[Tensor], limit: int, kind: torch.dtype, device: torch.device
+    weights: Sequence[Tensor],
+    limit: int,
+    kind: torch.dtype,
+    device: torch.device,
+    inputs: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Integers within +-limit for the rows of real matrices, and each row's largest magnitude.
 
-    The matrices stand one below the other, all of one width.
+    The matrices stand one below the other, all of one width; their columns are multiplied by
+    powers of two, if there are any for the ``inputs``.
     """
     parts = [part for weight in weights for part in weight.split(ROWS_AT_ONCE)]
     sizes = [len(part) for part in parts]
@@ -149,6 +154,8 @@ def quantise_weights(
     largest = torch.empty(sum(sizes), 1, device=device)
     for part, top, out in zip(parts, largest.split(sizes), integers.split(sizes), strict=True):
         real = part.to(device, torch.float32)
+        if inputs is not None:
+            real = real * inputs.to(device)
         top.copy_(real.abs().amax(-1, keepdim=True).clamp_min_(2.0**-40))
         out.copy_((real * (top.reciprocal() * limit)).round_())
     return integers, largest

@@ -22,6 +22,9 @@ from xtec.models.exact import (
     quantise_weights,
 )
 
+MOST_TAMED = 8
+"""Powers of two that an output is divided by at most."""
+
 
 class Linear:
     """A linear layer with integer weights, one scale per output.
@@ -35,6 +38,8 @@ class Linear:
         Largest magnitude of the integers that weights and inputs are rounded to.
     unit : float
         What an input of 1 stands for: 1/1024 for fixed point.
+    inputs : Tensor, optional
+        What each input was divided by, see `tamed`.
 
     Raises
     ------
@@ -43,14 +48,19 @@ class Linear:
     """
 
     def __init__(
-        self, arithmetic: Arithmetic, *layers: nn.Linear, limit: int, unit: float = 1 / ONE
+        self,
+        arithmetic: Arithmetic,
+        *layers: nn.Linear,
+        limit: int,
+        unit: float = 1 / ONE,
+        inputs: Tensor | None = None,
     ) -> None:
         self.arithmetic, self.limit = arithmetic, limit
         inner, outer = layers[0].in_features, sum(x.out_features for x in layers)
         kind = arithmetic.carrier(limit, inner)
         self.operands = arithmetic.operands(limit, inner, outer)
         self.weight, largest = quantise_weights(
-            [x.weight for x in layers], limit, self.operands, arithmetic.device
+            [x.weight for x in layers], limit, self.operands, arithmetic.device, inputs
         )
         bias = torch.cat([x.bias for x in layers]).to(arithmetic.device)
         self.scale = (largest.to(kind) * (ONE * unit / limit**2)).squeeze(-1)
@@ -90,10 +100,18 @@ class Linear:
 
 
 class Mlp:
-    """Linear, GELU, Linear."""
+    """Linear, GELU, Linear; ``inputs`` as in `Linear`."""
 
-    def __init__(self, arithmetic: Arithmetic, fc1: nn.Linear, fc2: nn.Linear, limit: int) -> None:
-        self.fc1, self.fc2 = (Linear(arithmetic, x, limit=limit) for x in (fc1, fc2))
+    def __init__(
+        self,
+        arithmetic: Arithmetic,
+        fc1: nn.Linear,
+        fc2: nn.Linear,
+        limit: int,
+        inputs: Tensor | None = None,
+    ) -> None:
+        self.fc1 = Linear(arithmetic, fc1, limit=limit, inputs=inputs)
+        self.fc2 = Linear(arithmetic, fc2, limit=limit)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Fixed point to fixed point."""
@@ -104,16 +122,34 @@ class Mlp:
         return self.fc2.added(self.fc1.activated(x, self.fc2), onto)
 
 
-class LayerNorm:
-    """Layer normalisation."""
+def tamed(layer: nn.LayerNorm) -> Tensor:
+    """Powers of two [D] to divide a norm's outputs by, most of them 1.
 
-    def __init__(self, arithmetic: Arithmetic, layer: nn.LayerNorm) -> None:
+    A row's largest number sets the step that all of them are rounded in. So channels of a far
+    larger gain or bias than the others come out smaller by the root of that, and the weights
+    behind them take the rest. Only exponents are compared, so that it is the same everywhere.
+    """
+    size = torch.maximum(layer.weight.abs(), layer.bias.abs()).float().cpu()
+    exponent = torch.frexp(size).exponent
+    above = exponent - exponent.sort().values[len(exponent) // 2]
+    return torch.ldexp(torch.ones_like(size), above.clamp(0, 2 * MOST_TAMED) // 2)
+
+
+class LayerNorm:
+    """Layer normalisation; each output is divided by one of the ``outputs``, if there are any."""
+
+    def __init__(
+        self, arithmetic: Arithmetic, layer: nn.LayerNorm, outputs: Tensor | None = None
+    ) -> None:
         width = layer.weight.shape[0]
         if (2 * LIMIT) ** 2 * width >= EXACT_FLOAT64:
             raise ModelError(f"rows of {width} numbers are too wide to be normalised exactly.")
         self.steps = arithmetic.steps
-        self.weight = layer.weight.to(arithmetic.device, torch.float64) * ONE
-        self.bias = fixed(layer.bias.to(arithmetic.device)).double()
+        weight, bias = (x.to(arithmetic.device) for x in (layer.weight, layer.bias))
+        if outputs is not None:
+            weight, bias = (x / outputs.to(arithmetic.device) for x in (weight, bias))
+        self.weight = weight.double() * ONE
+        self.bias = fixed(bias).double()
         self.floor = layer.eps * ONE**2
 
     def __call__(self, x: Tensor) -> Tensor:

@@ -10,11 +10,12 @@ frequency tables describes it.
 
 Letters as in `network`. Tensors hold fixed-point numbers unless they are called latents.
 
-Below: exact_layers, network, windows, distribution, threads. Above: temporal_model.
+Below: exact_blocks, network, windows, distribution, threads. Above: temporal_model.
 """
 
 from collections.abc import Callable
 from functools import cached_property
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -24,68 +25,18 @@ from xtec.models.arithmetic import Arithmetic
 from xtec.models.config import WINDOW, ModelConfig
 from xtec.models.distribution import Distribution, Rows
 from xtec.models.exact import ONE, Keys, fixed, leaky_relu
-from xtec.models.exact_layers import LayerNorm, Linear, Mlp, attend
+from xtec.models.exact_blocks import DecoderBlock, EncoderBlock
+from xtec.models.exact_layers import LayerNorm, Linear
 from xtec.models.network import TemporalTransformer
-from xtec.models.transformer import LATENT_DIVISOR, Attention, Block, Blocks
+from xtec.models.transformer import LATENT_DIVISOR, Block, Blocks
 from xtec.models.windows import context_windows, shifted, unwindows, windows
+
+Kind = TypeVar("Kind", EncoderBlock, DecoderBlock)
 
 HEAD_LIMIT = 8191
 """Operands of the heads: means are large numbers with a unit that matters."""
 WINDOWS_AT_ONCE = 4
 """Windows of one pass on a CPU: more only take memory."""
-
-
-class _Attention:
-    """Attention layers share their inputs: queries, keys and values in one product."""
-
-    def __init__(self, a: Arithmetic, layer: Attention, limit: int) -> None:
-        self.arithmetic, self.count = a, layer.heads
-        d = layer.q.out_features
-        self.qkv = Linear(a, layer.q, layer.k, layer.v, limit=limit)
-        self.q, self.kv = self.qkv.outputs(0, d), self.qkv.outputs(d, 3 * d)
-        self.proj = Linear(a, layer.proj, limit=limit)
-
-    def memory(self, x: Tensor) -> Keys:
-        return Keys(*self.kv.heads(x, 2, self.count))
-
-    def itself(
-        self, n: Tensor, onto: Tensor, past: Keys | None = None, *, causal: bool = False
-    ) -> tuple[Tensor, Keys]:
-        """Add tokens' attention to themselves and to a cache; the sum and the grown cache."""
-        q, k, v = self.qkv.heads(n, 3, self.count)
-        keys = Keys(k, v) if past is None else past.then(Keys(k, v))
-        return self.proj.added(attend(self.arithmetic, q, keys, causal=causal), onto), keys
-
-    def to(self, n: Tensor, onto: Tensor, keys: Keys) -> Tensor:
-        """Add tokens' attention to a memory."""
-        (q,) = self.q.heads(n, 1, self.count)
-        return self.proj.added(attend(self.arithmetic, q, keys), onto)
-
-
-class _Block:
-    """One block of the transformer."""
-
-    def __init__(self, a: Arithmetic, block: Block, limit: int) -> None:
-        norms = block.norm1a, block.norm1b, block.norm2a, block.norm2b
-        self.norm1a, self.norm1b, self.norm2a, self.norm2b = (LayerNorm(a, n) for n in norms)
-        self.self_attention = _Attention(a, block.self_attention, limit)
-        self.cross_attention = _Attention(a, block.cross_attention, limit)
-        self.mlp1, self.mlp2 = (Mlp(a, m.fc1, m.fc2, limit) for m in (block.mlp1, block.mlp2))
-
-    def __call__(
-        self,
-        x: Tensor,
-        memory: Keys | None = None,
-        past: Keys | None = None,
-        *,
-        causal: bool = False,
-    ) -> tuple[Tensor, Keys]:
-        """Tokens after the block, and the cache of its self-attention."""
-        x, keys = self.self_attention.itself(self.norm1a(x), x, past, causal=causal)
-        x = self.mlp1.added(self.norm1b(x), x)
-        n, cross = self.norm2a(x), self.cross_attention
-        x = cross.itself(n, x)[0] if memory is None else cross.to(n, x, memory)
-        return self.mlp2.added(self.norm2b(x), x), keys
 
 
 class ExactPrior:
@@ -110,9 +61,9 @@ class ExactPrior:
         self.limit = 2 ** (self.config.prior_bits - 1) - 1
         em = network.entropy_model
 
-        def blocks(stack: Blocks) -> list[_Block]:
+        def blocks(kind: type[Kind], stack: Blocks) -> list[Kind]:
             layers = stack.layers.values()
-            return [_Block(a, b, self.limit) for b in layers if isinstance(b, Block)]
+            return [kind(a, b, self.limit) for b in layers if isinstance(b, Block)]
 
         def head(layers: nn.Sequential) -> list[Linear]:
             linear = (x for x in layers if isinstance(x, nn.Linear))
@@ -121,8 +72,9 @@ class ExactPrior:
         def weight(x: Tensor) -> Tensor:
             return fixed(x.to(a.device))
 
-        self.separate, self.joint = blocks(em.encoder_sep), blocks(em.encoder_joint)
-        self.blocks = blocks(em.decoder)
+        self.separate = blocks(EncoderBlock, em.encoder_sep)
+        self.joint = blocks(EncoderBlock, em.encoder_joint)
+        self.blocks = blocks(DecoderBlock, em.decoder)
         self.mean_head, self.scale_head = head(em.mean_head), head(em.scale_head)
         self.norm = LayerNorm(a, em.post_embedding_layernorm)
         self.separate_position = weight(em.enc_position_sep._pos)
@@ -268,7 +220,7 @@ class ExactPrior:
     def _separate(self, x: Tensor) -> Tensor:
         x = x + self.separate_position
         for block in self.separate:
-            x, _ = block(x)
+            x = block(x)
         return x
 
     @cached_property
@@ -299,7 +251,7 @@ class ExactPrior:
     def _join(self, older: Tensor, newer: Tensor) -> list[Keys]:
         x = torch.cat([older, newer], dim=1) + self.joint_position
         for block in self.joint:
-            x, _ = block(x)
+            x = block(x)
         return [block.cross_attention.memory(x) for block in self.blocks]
 
     def _distribution(self, z: Tensor) -> Distribution:
