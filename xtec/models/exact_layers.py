@@ -24,6 +24,8 @@ from xtec.models.exact import (
 
 MOST_TAMED = 8
 """Powers of two that an output is divided by at most."""
+SMALLEST = 2.0**-20
+"""No gain counts as smaller."""
 
 
 class Linear:
@@ -130,7 +132,7 @@ def tamed(layer: nn.LayerNorm) -> Tensor:
     behind them take the rest. Only exponents are compared, so that it is the same everywhere.
     """
     size = torch.maximum(layer.weight.abs(), layer.bias.abs()).float().cpu()
-    exponent = torch.frexp(size).exponent
+    exponent = torch.frexp(size.clamp_min(SMALLEST)).exponent  # some machines flush what is tinier
     above = exponent - exponent.sort().values[len(exponent) // 2]
     return torch.ldexp(torch.ones_like(size), above.clamp(0, 2 * MOST_TAMED) // 2)
 
