@@ -134,7 +134,8 @@ def tamed(layer: nn.LayerNorm) -> Tensor:
     size = torch.maximum(layer.weight.abs(), layer.bias.abs()).float().cpu()
     exponent = torch.frexp(size.clamp_min(SMALLEST)).exponent  # some machines flush what is tinier
     above = exponent - exponent.sort().values[len(exponent) // 2]
-    return torch.ldexp(torch.ones_like(size), above.clamp(0, 2 * MOST_TAMED) // 2)
+    halves = above.clamp(0, 2 * MOST_TAMED) // 2
+    return torch.ones_like(halves).bitwise_left_shift(halves).float()  # ldexp goes by a float pow
 
 
 class LayerNorm:
