@@ -129,6 +129,7 @@ def work(make: Callable[[str, str], Codec]) -> None:
         np.savez(folder / f"{frames}.npz", decoded=decoded, **seen)
     gemm += [_gemm_gflops(job.device) for _ in range(GEMM_RUNS)]
     drawn = torch.from_numpy(np.load(job.drawn)).to(job.device)
+    torch.set_num_threads(1)  # frames on several threads would be handed out in any order
     codec.analysis.register_forward_hook(Substitute(drawn))
     result = {
         "drawn_bytes": codec.sizes(codec.encode(pixels[: len(drawn)])),

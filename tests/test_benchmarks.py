@@ -287,11 +287,13 @@ def sides(script, tmp_path, monkeypatch):
     np.save(pixels, versus.standardised(cube))
     np.save(latents, np.full((2, 13, 8, 8), 3, np.float32))
     threads = torch.get_num_threads()
-    how = [1, 2], 2, threads, "cpu", str(tmp_path)
+    how = [1, 2], 2, 2, "cpu", str(tmp_path)
     asked = side.Job("some/tt.pt", str(pixels), str(latents), *how)
     job.write_text(json.dumps(dataclasses.asdict(asked)))
     monkeypatch.setattr(sys, "argv", ["side", str(job)])
     side.work(Fake)
+    assert torch.get_num_threads() == 1  # while drawn latents are counted: they come in order
+    torch.set_num_threads(threads)
     return cube, versus._read("one", tmp_path), versus._read("other", tmp_path)
 
 
